@@ -1,0 +1,158 @@
+//! What the core asks of the machine.
+//!
+//! One trait, implemented by the EL2 image on the machine and by a recording double in tests. It is small on
+//! purpose: pages for tables, TLB invalidation, scrubbing, EL2's own mappings, and a hook through which the core
+//! reports each step whose order matters.
+
+use crate::addr::{Frame, FrameSpan, Ipa};
+use crate::geometry::Geometry;
+use crate::sync::AtomicU64;
+use core::fmt::Debug;
+use hyp_abi::Counter;
+
+/// A frame that EL2 owns, keeps mapped, and uses as a table of descriptors or a node of map entries.
+///
+/// Only the pool makes one, or a walk that found its address in a table of EL2's own; so to hold one is to know
+/// that the frame may be read and written as a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TablePage(Frame);
+
+impl TablePage {
+    /// The table in `frame`. The caller vouches that the frame is EL2's, mapped at EL2, and used as a table.
+    #[must_use]
+    #[inline]
+    pub const fn new(frame: Frame) -> Self {
+        Self(frame)
+    }
+
+    /// The frame that holds the table.
+    #[must_use]
+    #[inline]
+    pub const fn frame(self) -> Frame {
+        self.0
+    }
+}
+
+/// Whose translations are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Regime {
+    /// The host's stage 2, VMID 0.
+    Host,
+    /// A guest's stage 2, by its VMID (never 0).
+    Guest(u16),
+    /// EL2's own stage 1.
+    Hyp,
+}
+
+/// Which translations of a regime must go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Those of a run of frames' worth of addresses.
+    Range {
+        /// First address (an IPA; for [`Regime::Hyp`] a virtual address, which there equals the physical one).
+        start: Ipa,
+        /// How many 4 KiB pages.
+        pages: u64,
+        /// The level of the leaf descriptors that were there, if all were of one level (1 to 3): the TTL hint.
+        level: Option<u8>,
+    },
+    /// All of the regime.
+    All,
+}
+
+/// A step whose place in the order of things matters, as the core takes it. On the machine this feeds the trace
+/// ring; in tests it is the log that the order tests judge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A lock was taken.
+    Locked(LockName),
+    /// A lock was given back.
+    Unlocked(LockName),
+    /// A descriptor was written.
+    Descriptor {
+        /// Of whose table.
+        regime: Regime,
+        /// First address that it translates.
+        address: Ipa,
+        /// Its level.
+        level: u8,
+        /// What was there.
+        old: u64,
+        /// What is there now.
+        new: u64,
+    },
+    /// Frames got a new state in the ownership map.
+    Transition {
+        /// Which frames.
+        frames: FrameSpan,
+        /// The number of the old state.
+        from: u8,
+        /// The number of the new state.
+        to: u8,
+    },
+}
+
+/// A lock, for the log of locks. The order of the variants is the order in which they may be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LockName {
+    /// The host table above the regions of RAM: its device part.
+    HostDevices,
+    /// A region of the ownership map, by its number. Several are taken in ascending order.
+    Region(u64),
+    /// EL2's own stage-1 table.
+    HypTable,
+    /// The page pool.
+    Pool,
+}
+
+/// The contents of a frame could not be reached: an external abort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExternalAbort {
+    /// The frame.
+    pub frame: Frame,
+}
+
+/// The machine, as the core sees it.
+pub trait Hardware: Sync {
+    /// Geometry of all tables and nodes.
+    type Geometry: Geometry;
+
+    /// The entries of a table or node; exactly `Geometry::ENTRIES` of them.
+    fn table(&self, page: TablePage) -> &[AtomicU64];
+
+    /// A page from the pool, all zero and mapped at EL2, or `None` if the pool is empty.
+    fn allocate_page(&self) -> Option<TablePage>;
+
+    /// Gives a page back to the pool. The page is no longer part of any table, and no TLB can lead to it.
+    fn free_page(&self, page: TablePage);
+
+    /// Makes descriptor stores before it visible to every table walker after it (DSB ISHST).
+    fn publish(&self);
+
+    /// Removes translations from the TLBs of all CPUs, with every barrier that this needs: the stores before it
+    /// are complete before the invalidation starts, and the invalidation is complete, combined stage-1 entries
+    /// of the regime included, when it returns (Arm ARM DDI 0487, D8.16).
+    fn invalidate(&self, regime: Regime, extent: Extent);
+
+    /// Writes zeros to at most 64 KiB of frames that only EL2 may reach, and cleans them to the point of coherency.
+    ///
+    /// # Errors
+    /// [`ExternalAbort`] if the memory answers with one.
+    fn scrub(&self, frames: FrameSpan) -> Result<(), ExternalAbort>;
+
+    /// Cleans and invalidates at most 64 KiB of frames to the point of coherency, so that nothing of what the
+    /// last owner wrote is still on its way.
+    fn clean(&self, frames: FrameSpan);
+
+    /// Whether an interrupt waits for the host on this CPU, so that long work should stop soon.
+    fn interrupt_pending(&self) -> bool;
+
+    /// Adds to a counter of this CPU.
+    fn count(&self, counter: Counter, amount: u64);
+
+    /// Hears of a step whose order matters. Costs nothing where nobody listens.
+    #[inline]
+    fn observe(&self, event: Event) {
+        let _ = event;
+    }
+}

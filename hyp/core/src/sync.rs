@@ -1,0 +1,68 @@
+//! Atomics and locks, behind one door.
+//!
+//! Under `--cfg shuttle` they are those of the scheduler-exploring test library, so that the schedules of the
+//! very same code can be searched. Everywhere else an atomic is the CPU's and a lock is a fair ticket lock.
+
+#[cfg(not(shuttle))]
+pub use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+#[cfg(shuttle)]
+pub use shuttle::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// A lock around the data that it guards. Fair: CPUs get it in the order in which they asked.
+#[derive(Debug)]
+pub struct Lock<T> {
+    #[cfg(not(shuttle))]
+    inner: spin::Mutex<T>,
+    #[cfg(shuttle)]
+    inner: shuttle::sync::Mutex<T>,
+}
+
+/// What a taken [`Lock`] gives: the data, until it is dropped.
+#[cfg(not(shuttle))]
+pub type LockGuard<'a, T> = spin::MutexGuard<'a, T>;
+/// What a taken [`Lock`] gives: the data, until it is dropped.
+#[cfg(shuttle)]
+pub type LockGuard<'a, T> = shuttle::sync::MutexGuard<'a, T>;
+
+impl<T> Lock<T> {
+    /// A free lock around `value`.
+    #[cfg(not(shuttle))]
+    pub const fn new(value: T) -> Self {
+        Self {
+            inner: spin::Mutex::new(value),
+        }
+    }
+
+    /// A free lock around `value`.
+    #[cfg(shuttle)]
+    pub fn new(value: T) -> Self {
+        Self {
+            inner: shuttle::sync::Mutex::new(value),
+        }
+    }
+
+    /// Takes the lock, waiting for it as long as it must.
+    #[cfg(not(shuttle))]
+    #[inline]
+    pub fn lock(&self) -> LockGuard<'_, T> {
+        self.inner.lock()
+    }
+
+    /// Takes the lock, waiting for it as long as it must.
+    #[cfg(shuttle)]
+    pub fn lock(&self) -> LockGuard<'_, T> {
+        // A poisoned lock means that a test thread has panicked already; its data is looked at no more.
+        self.inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Tells the CPU that this is a loop which waits for another CPU.
+#[inline]
+pub fn spin_hint() {
+    #[cfg(not(shuttle))]
+    core::hint::spin_loop();
+    #[cfg(shuttle)]
+    shuttle::thread::yield_now();
+}
