@@ -1,1 +1,25 @@
-//! To be written.
+//! Builds Freehold's images, boots them under QEMU and judges what happens.
+//!
+//! The program `freehold` (what `cargo run` starts), the tests on the machine and the benchmarks all stand on
+//! this library. From the ground up:
+//!
+//! - [`workspace`], [`progress`], [`process`]: where things lie, what the user sees, how programs are run.
+//! - [`setup`]: makes a fresh Debian able to build and boot everything.
+//! - [`debian`]: Debian's arm64 kernels, their headers and busybox, in a cache.
+//! - [`images`]: the EL2 image, payloads, the probe and its module, initramfs archives.
+//! - [`machine`]: QEMU's virt machine: what it is made of, how it is booted, watched and stopped.
+//! - [`verdict`]: what a run proved, by the console's protocol and the exit status together.
+//! - [`symbols`]: names for the addresses in a panic of EL2.
+//! - [`linux`]: a Linux kernel as Freehold's host, with a script as its work.
+//! - [`story`]: the demonstration that `cargo run` gives.
+
+pub mod debian;
+pub mod images;
+pub mod linux;
+pub mod machine;
+pub mod process;
+pub mod progress;
+pub mod setup;
+pub mod symbols;
+pub mod verdict;
+pub mod workspace;

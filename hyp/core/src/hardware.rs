@@ -8,7 +8,7 @@ use crate::addr::{Frame, FrameSpan, Ipa};
 use crate::geometry::Geometry;
 use crate::sync::AtomicU64;
 use core::fmt::Debug;
-use hyp_abi::Counter;
+use hyp_abi::{Counter, Features};
 
 /// A frame that EL2 owns, keeps mapped, and uses as a table of descriptors or a node of map entries.
 ///
@@ -126,6 +126,17 @@ pub trait Hardware: Sync {
     /// Gives a page back to the pool. The page is no longer part of any table, and no TLB can lead to it.
     fn free_page(&self, page: TablePage);
 
+    /// Hands frames to the pool. They are EL2's by the ownership map, mapped at EL2, and used for nothing else.
+    fn pool_add(&self, frames: FrameSpan);
+
+    /// Takes at most `limit` free frames, which lie in one naturally aligned block of at most 64 KiB, out of the
+    /// pool for good, or `None` if none is free. Never frames that EL2 reserved at boot: only such that
+    /// [`Hardware::pool_add`] brought.
+    fn pool_take(&self, limit: u64) -> Option<FrameSpan>;
+
+    /// How many pages of the pool are free, and how many there are, free and used.
+    fn pool_pages(&self) -> (u64, u64);
+
     /// Makes descriptor stores before it visible to every table walker after it (DSB ISHST).
     fn publish(&self);
 
@@ -149,6 +160,32 @@ pub trait Hardware: Sync {
 
     /// Adds to a counter of this CPU.
     fn count(&self, counter: Counter, amount: u64);
+
+    /// The counter of a CPU (in the order of the device tree), or `None` if there is no such CPU.
+    fn counter(&self, cpu: usize, counter: Counter) -> Option<u64>;
+
+    /// How many CPUs the machine has.
+    fn cpus(&self) -> usize;
+
+    /// Moves `frames` frames from one state to another in the running totals, which are kept for each CPU so that
+    /// no two CPUs meet here. States go by their number, which is below 16.
+    fn tally(&self, frames: u64, from: u8, to: u8);
+
+    /// How many frames are in a state: the sum over all CPUs.
+    fn tallied(&self, state: u8) -> u64;
+
+    /// Lets the trace records of a CPU go to a frame that is pinned and mapped at EL2. Answers `false`, and does
+    /// nothing, if that CPU has a ring already. `cpu` is below [`Hardware::cpus`].
+    fn trace_attach(&self, cpu: usize, ring: Frame) -> bool;
+
+    /// Ends the tracing of a CPU and answers its ring, to which no record is written once this returns.
+    fn trace_detach(&self, cpu: usize) -> Option<Frame>;
+
+    /// Bytes that EL2 reserved at boot.
+    fn reserved_bytes(&self) -> u64;
+
+    /// What this machine can do, for the answer of [`hyp_abi::HostCall::Version`].
+    fn features(&self) -> Features;
 
     /// Hears of a step whose order matters. Costs nothing where nobody listens.
     #[inline]
