@@ -21,6 +21,8 @@ extern crate std;
 pub mod addr;
 pub mod geometry;
 pub mod hardware;
+pub mod map;
+pub mod state;
 pub mod sync;
 
 pub use addr::{Frame, FrameSpan, Ipa, PhysAddr};
