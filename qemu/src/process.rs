@@ -1,0 +1,127 @@
+//! How other programs are run: quietly while all goes well, with everything they said when they fail.
+
+use crate::progress::Step;
+use anyhow::{Context as _, Result, bail};
+use std::{
+    io::{BufRead as _, BufReader, pipe},
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+/// Runs `command` to its end and shows its latest line under `step`.
+///
+/// # Errors
+/// If it cannot be started or does not exit with 0; the error holds all that it printed.
+pub fn run(step: &mut Step, mut command: Command) -> Result<()> {
+    let line = command_line(&command);
+    let (reader, writer) = pipe().context("cannot make a pipe")?;
+    command
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone().context("cannot share a pipe")?)
+        .stderr(writer);
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot start `{line}`"))?;
+    // The command keeps the pipe's write end open for another start; without this the reader would never end.
+    drop(command);
+    let mut said = String::new();
+    let mut reader = BufReader::new(reader);
+    let mut buffer = Vec::new();
+    while reader
+        .read_until(b'\n', &mut buffer)
+        .with_context(|| format!("cannot read from `{line}`"))?
+        > 0
+    {
+        let text = String::from_utf8_lossy(&buffer);
+        // Cargo says this first when it has work to do; anybody else who speaks has.
+        if !text.trim_start().starts_with("Finished") {
+            step.announce();
+        }
+        step.detail(&text);
+        said.push_str(&text);
+        buffer.clear();
+    }
+    let status = child
+        .wait()
+        .with_context(|| format!("cannot wait for `{line}`"))?;
+    if !status.success() {
+        bail!("`{line}` failed ({status}):\n{}", said.trim_end());
+    }
+    Ok(())
+}
+
+/// Runs `command` to its end and returns what it printed on its standard output.
+///
+/// # Errors
+/// If it cannot be started, does not exit with 0, or prints what is not UTF-8.
+pub fn output(mut command: Command) -> Result<String> {
+    let line = command_line(&command);
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start `{line}`"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("`{line}` failed ({}):\n{}", output.status, said.trim_end());
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("`{line}` printed what is not UTF-8"))
+}
+
+/// Where the shell would find `program`, if anywhere.
+#[must_use]
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|file| file.is_file())
+}
+
+/// A command as one would type it.
+#[must_use]
+pub fn command_line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words
+        .map(|word| quote(&word.to_string_lossy()))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+:,./@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_can_be_pasted_into_a_shell() {
+        let mut command = Command::new("qemu");
+        command.args(["-append", "console=ttyAMA0 quiet", "it's", ""]);
+        assert_eq!(
+            command_line(&command),
+            r"qemu -append 'console=ttyAMA0 quiet' 'it'\''s' ''"
+        );
+    }
+
+    #[test]
+    fn a_failure_carries_what_was_said_on_both_streams() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo one; echo two >&2; exit 3"]);
+        let error = run(&mut Step::begin("test"), command).unwrap_err().to_string();
+        assert!(error.contains("one\ntwo") && error.contains('3'), "{error}");
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let error = output(Command::new("no-such-program-at-all"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("no-such-program-at-all"), "{error}");
+    }
+}
