@@ -1,0 +1,88 @@
+//! What is put into the machine: the EL2 image, payloads, the probe and its module, initramfs archives.
+//!
+//! Everything is built by a cargo or make of its own, in `target/images`, so that a `cargo test` that waits for an
+//! image does not wait for itself. Each image is built when it is first asked for; after that cargo's and make's
+//! own bookkeeping says whether anything must be done again.
+
+mod cargo;
+mod flat;
+pub mod initramfs;
+mod module;
+
+use crate::{
+    debian::Packages,
+    setup::{BARE_TARGET, LINUX_TARGET},
+    workspace,
+};
+use anyhow::{Context as _, Result};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// A bare-metal image.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// With symbols and line tables.
+    pub elf: PathBuf,
+    /// What is loaded: a flat arm64 Image.
+    pub flat: PathBuf,
+}
+
+/// Builds the EL2 image, Freehold itself, as it is shipped.
+///
+/// # Errors
+/// If it does not build; the error holds what the compiler said.
+pub fn hypervisor() -> Result<Image> {
+    bare_metal("hyp", "Building Freehold")
+}
+
+/// Builds the bare-metal host kernel of the tests.
+///
+/// # Errors
+/// If it does not build; the error holds what the compiler said.
+pub fn payload_host() -> Result<Image> {
+    bare_metal("payload-host", "Building the payload host")
+}
+
+/// Builds the probe, a static program for a Linux host.
+///
+/// # Errors
+/// If it does not build; the error holds what the compiler said.
+pub fn probe() -> Result<PathBuf> {
+    cargo::build("freehold-probe", LINUX_TARGET, "Building the probe")
+}
+
+/// Builds the probe's kernel module for the kernel of `packages`.
+///
+/// # Errors
+/// If it does not build; the error holds what the compiler said.
+pub fn probe_module(packages: &Packages) -> Result<PathBuf> {
+    module::build(
+        &workspace::root().join("tests/payloads/probe/module"),
+        "freehold-probe",
+        packages,
+    )
+}
+
+fn bare_metal(package: &str, title: &str) -> Result<Image> {
+    let elf = cargo::build(package, BARE_TARGET, title)?;
+    let contents = fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))?;
+    let flat = elf.with_added_extension("img");
+    let bytes = flat::flatten(&contents).with_context(|| format!("{} cannot be loaded", elf.display()))?;
+    workspace::write_whole(&flat, &bytes)?;
+    Ok(Image { elf, flat })
+}
+
+/// How many bytes of memory an arm64 Image takes, from its header (Linux, `Documentation/arch/arm64/booting.rst`).
+///
+/// # Errors
+/// If the file cannot be read or has no such header.
+pub fn image_size(image: &Path) -> Result<u64> {
+    use std::io::Read as _;
+    let mut header = [0; 64];
+    let mut file = fs::File::open(image).with_context(|| format!("cannot open {}", image.display()))?;
+    file.read_exact(&mut header)
+        .with_context(|| format!("cannot read {}", image.display()))?;
+    flat::header_image_size(&header).with_context(|| format!("{} is not an arm64 Image", image.display()))
+}

@@ -1,0 +1,39 @@
+//! Packages of this workspace, built for the machine.
+
+use crate::{process, progress::Step, workspace};
+use anyhow::{Result, bail};
+use std::{env, path::PathBuf, process::Command};
+
+/// Builds the program of `package` for `target`, in the release profile; returns the program.
+pub(super) fn build(package: &str, target: &str, title: &str) -> Result<PathBuf> {
+    let directory = workspace::target_directory("images")?;
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .current_dir(workspace::root())
+        .args([
+            "build",
+            "--release",
+            "--package",
+            package,
+            "--target",
+            target,
+            "--target-dir",
+        ])
+        .arg(&directory)
+        // The flags of these targets are in the workspace's configuration; flags in the environment would take
+        // their place.
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("CARGO_BUILD_TARGET");
+    let mut step = Step::begin(title);
+    process::run(&mut step, command)?;
+    step.done();
+    let program = directory.join(target).join("release").join(package);
+    if !program.is_file() {
+        bail!(
+            "cargo built {package} and left no program at {}",
+            program.display()
+        );
+    }
+    Ok(program)
+}
