@@ -1,0 +1,9 @@
+//! The subcommands of `freehold`. Each takes its arguments and returns the exit status.
+
+pub(crate) mod linux;
+pub(crate) mod setup;
+
+use anstyle::{AnsiColor, Style};
+
+/// How the word "error" looks on a terminal.
+pub(crate) const ERROR: Style = AnsiColor::Red.on_default().bold();

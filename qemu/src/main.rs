@@ -1,0 +1,41 @@
+//! The program `freehold`, what `cargo run` starts: boots Freehold and tells what happens.
+//!
+//! Each subcommand is a module of [`command`]; everything they stand on is the library.
+
+mod command;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Freehold, a hypervisor for arm64: boots it under QEMU.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Installs what building and booting need, and fetches Debian's kernels
+    Setup,
+    /// Boots a Linux kernel as Freehold's host and runs a script there
+    Linux(command::linux::Arguments),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Setup => command::setup::run(),
+        Command::Linux(arguments) => command::linux::run(&arguments),
+    };
+    result.unwrap_or_else(|error| {
+        // The chain of causes; a backtrace of the runner would only hide it.
+        anstream::eprintln!(
+            "{}error:{} {error:#}",
+            command::ERROR,
+            command::ERROR.render_reset()
+        );
+        ExitCode::FAILURE
+    })
+}
