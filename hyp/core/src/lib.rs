@@ -22,6 +22,7 @@ pub mod addr;
 pub mod geometry;
 pub mod hardware;
 pub mod map;
+pub mod pgtable;
 pub mod state;
 pub mod sync;
 

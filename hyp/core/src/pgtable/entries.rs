@@ -1,0 +1,71 @@
+//! Reading a table: its entries, in order.
+
+use super::Table;
+use super::cursor::{Cursor, Slot};
+use super::descriptor::{Descriptor, Format};
+use super::span::IpaSpan;
+use crate::addr::Ipa;
+use crate::geometry::Geometry;
+use crate::hardware::Hardware;
+use core::marker::PhantomData;
+
+/// An entry of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<F: Format> {
+    /// The first address that it translates, or whose table it names.
+    pub start: Ipa,
+    /// How many pages of addresses.
+    pub pages: u64,
+    /// The level of the table that it is in, 0 to 3.
+    pub level: u8,
+    /// What it says.
+    pub descriptor: Descriptor<F>,
+}
+
+impl<F: Format> Entry<F> {
+    /// The entry `slot`, which says `raw`.
+    #[inline]
+    pub(super) fn new(slot: Slot, raw: u64) -> Self {
+        Self {
+            start: slot.address(),
+            pages: slot.pages(),
+            level: slot.level,
+            descriptor: Descriptor::decode(raw, slot.level),
+        }
+    }
+}
+
+/// The entries of a range of a table; see [`Table::entries`].
+#[derive(Debug)]
+pub struct Entries<'h, F: Format, G: Geometry, H> {
+    hw: &'h H,
+    cursor: Option<Cursor<G>>,
+    format: PhantomData<F>,
+}
+
+impl<'h, F: Format, G: Geometry, H: Hardware<Geometry = G>> Entries<'h, F, G, H> {
+    pub(super) fn new(table: &Table<F, G>, hw: &'h H, span: IpaSpan) -> Self {
+        Self {
+            hw,
+            cursor: table.clip(span).map(|span| Cursor::new(table, span)),
+            format: PhantomData,
+        }
+    }
+}
+
+impl<F: Format, G: Geometry, H: Hardware<Geometry = G>> Iterator for Entries<'_, F, G, H> {
+    type Item = Entry<F>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Entry<F>> {
+        let cursor = self.cursor.as_mut()?;
+        let slot = cursor.slot();
+        let entry = Entry::new(slot, slot.load(self.hw));
+        if let Descriptor::Table(table) = entry.descriptor {
+            cursor.descend(table);
+        } else if !cursor.advance() {
+            self.cursor = None;
+        }
+        Some(entry)
+    }
+}
