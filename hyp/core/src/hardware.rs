@@ -178,8 +178,12 @@ pub trait Hardware: Sync {
     /// nothing, if that CPU has a ring already. `cpu` is below [`Hardware::cpus`].
     fn trace_attach(&self, cpu: usize, ring: Frame) -> bool;
 
-    /// Ends the tracing of a CPU and answers its ring, to which no record is written once this returns.
-    fn trace_detach(&self, cpu: usize) -> Option<Frame>;
+    /// Where the trace records of a CPU go, if it has a ring. `cpu` is below [`Hardware::cpus`].
+    fn trace_ring(&self, cpu: usize) -> Option<Frame>;
+
+    /// Ends the tracing of a CPU to `ring`, to which no record is written once this returns. Answers `false`, and
+    /// does nothing, if that is not where its records go.
+    fn trace_detach(&self, cpu: usize, ring: Frame) -> bool;
 
     /// Bytes that EL2 reserved at boot.
     fn reserved_bytes(&self) -> u64;

@@ -206,6 +206,16 @@ impl<'m, G: Geometry> OwnershipMap<'m, G> {
         })
     }
 
+    /// Whether a region of the map has a byte in `start..end`.
+    #[must_use]
+    pub fn holds_ram(&self, start: u64, end: u64) -> bool {
+        self.ranges.iter().any(|range| {
+            let range_start = range.first << G::REGION_SHIFT;
+            let range_end = (range.first + range.regions) << G::REGION_SHIFT;
+            range_start < end && start < range_end
+        })
+    }
+
     /// How many frames the map has entries for.
     #[must_use]
     pub fn frames(&self) -> u64 {

@@ -1,0 +1,176 @@
+//! What the host may ask: from registers to a typed call, from the call to the transition, and back.
+
+use crate::addr::Frame;
+use crate::hardware::Hardware;
+use crate::ownership::{Ownership, Refusal, checked_span};
+use crate::state::State;
+use hyp_abi::host_call::Statistic;
+use hyp_abi::{Counter, FrameRange, HostCall, HostReturn, Status, VERSION};
+
+/// Carries out the call that the host's registers x0 to x6 hold, and answers what its x0 to x3 become.
+///
+/// Every value in `registers` is an allegation. Nothing that a host puts there makes this panic.
+#[inline]
+pub fn host_call<H: Hardware>(ownership: &Ownership<'_, H>, registers: [u64; 7]) -> HostReturn {
+    let hw = ownership.hardware();
+    hw.count(Counter::Hypercalls, 1);
+    let answer = match HostCall::decode(registers) {
+        Ok(call) => dispatch(ownership, call),
+        Err(status) => HostReturn::refused(status),
+    };
+    if answer.status != Status::Success {
+        hw.count(Counter::HypercallsRefused, 1);
+    }
+    answer
+}
+
+fn dispatch<H: Hardware>(ownership: &Ownership<'_, H>, call: HostCall) -> HostReturn {
+    match call {
+        HostCall::ShareHyp(range) => ranged(range, |span| ownership.share_hyp(span)),
+        HostCall::UnshareHyp(range) => ranged(range, |span| ownership.unshare_hyp(span)),
+        HostCall::DonateHyp(range) => ranged(range, |span| ownership.donate_hyp(span)),
+        HostCall::ReclaimHyp(range) => ranged(range, |span| ownership.reclaim_hyp(span)),
+        HostCall::PoolTopUp(range) => ranged(range, |span| ownership.pool_top_up(span)),
+        HostCall::PoolDrain { frames } => pool_drain(ownership, frames),
+        HostCall::Collapse(range) => ranged(range, |span| ownership.collapse(span)),
+        HostCall::Version => version(ownership),
+        HostCall::FrameState { frame } => frame_state(ownership, frame),
+        HostCall::Statistics { statistic } => statistics(ownership, statistic),
+        HostCall::Counter { cpu, counter } => read_counter(ownership, cpu, counter),
+        HostCall::Audit(range) => audit(ownership, range),
+        HostCall::TraceAttach { cpu, frame } => trace_attach(ownership, cpu, frame),
+        HostCall::TraceDetach { cpu } => trace_detach(ownership, cpu),
+    }
+}
+
+#[inline]
+fn ranged(
+    range: FrameRange,
+    work: impl FnOnce(crate::addr::FrameSpan) -> Result<u64, Refusal>,
+) -> HostReturn {
+    match checked_span(range) {
+        Ok(span) => match work(span) {
+            Ok(done) => HostReturn::success([done, 0, 0]),
+            Err(refusal) => refused(refusal),
+        },
+        Err(status) => HostReturn::refused(status),
+    }
+}
+
+/// A refusal says in its first result how many pages the pool lacks, if that is the reason.
+fn refused(refusal: Refusal) -> HostReturn {
+    HostReturn {
+        status: refusal.status,
+        values: [refusal.pages_needed, 0, 0],
+    }
+}
+
+fn version<H: Hardware>(ownership: &Ownership<'_, H>) -> HostReturn {
+    let hw = ownership.hardware();
+    HostReturn::success([VERSION.to_register(), hw.features().bits(), hw.cpus() as u64])
+}
+
+fn pool_drain<H: Hardware>(ownership: &Ownership<'_, H>, frames: u64) -> HostReturn {
+    if frames == 0 {
+        return HostReturn::refused(Status::EmptyRange);
+    }
+    match ownership.pool_drain(frames) {
+        Ok(Some((start, frames))) => HostReturn::success([start.value(), frames, 0]),
+        Ok(None) => HostReturn::success([0; 3]),
+        Err(refusal) => refused(refusal),
+    }
+}
+
+/// The frame at an address that the host names.
+fn checked_frame(address: u64) -> Result<Frame, Status> {
+    checked_span(FrameRange::new(address, 1)).map(crate::addr::FrameSpan::start)
+}
+
+fn frame_state<H: Hardware>(ownership: &Ownership<'_, H>, address: u64) -> HostReturn {
+    match checked_frame(address).and_then(|frame| ownership.frame_info(frame)) {
+        Ok(info) => HostReturn::success([info.state.into(), info.count.into(), info.agreeing]),
+        Err(status) => HostReturn::refused(status),
+    }
+}
+
+fn statistics<H: Hardware>(ownership: &Ownership<'_, H>, number: u64) -> HostReturn {
+    let Ok(statistic) = Statistic::try_from(number) else {
+        return HostReturn::refused(Status::InvalidParameter);
+    };
+    let hw = ownership.hardware();
+    let in_state = |state: State| hw.tallied(state.into());
+    let value = match statistic {
+        Statistic::Frames => ownership.map().frames(),
+        Statistic::FramesHost => in_state(State::Host),
+        Statistic::FramesSharedHyp => in_state(State::HostSharedHyp),
+        Statistic::FramesHyp => in_state(State::Hyp),
+        Statistic::FramesOther => State::all()
+            .filter(|state| !matches!(state, State::Host | State::HostSharedHyp | State::Hyp))
+            .map(in_state)
+            .fold(0, u64::wrapping_add),
+        Statistic::PoolFree => hw.pool_pages().0,
+        Statistic::PoolTotal => hw.pool_pages().1,
+        Statistic::ReservedBytes => hw.reserved_bytes(),
+    };
+    HostReturn::success([value, 0, 0])
+}
+
+/// The CPU that the host names.
+fn checked_cpu<H: Hardware>(ownership: &Ownership<'_, H>, cpu: u64) -> Result<usize, Status> {
+    usize::try_from(cpu)
+        .ok()
+        .filter(|cpu| *cpu < ownership.hardware().cpus())
+        .ok_or(Status::InvalidParameter)
+}
+
+fn read_counter<H: Hardware>(ownership: &Ownership<'_, H>, cpu: u64, counter: u64) -> HostReturn {
+    let value = checked_cpu(ownership, cpu).and_then(|cpu| {
+        let counter = Counter::try_from(counter).map_err(|_| Status::InvalidParameter)?;
+        ownership
+            .hardware()
+            .counter(cpu, counter)
+            .ok_or(Status::InvalidParameter)
+    });
+    match value {
+        Ok(value) => HostReturn::success([value, 0, 0]),
+        Err(status) => HostReturn::refused(status),
+    }
+}
+
+fn audit<H: Hardware>(ownership: &Ownership<'_, H>, range: FrameRange) -> HostReturn {
+    match checked_span(range).map(|span| ownership.audit(span)) {
+        Ok(Ok(report)) => HostReturn::success([report.frames, report.disagreements, 0]),
+        Ok(Err(refusal)) => refused(refusal),
+        Err(status) => HostReturn::refused(status),
+    }
+}
+
+fn trace_attach<H: Hardware>(ownership: &Ownership<'_, H>, cpu: u64, address: u64) -> HostReturn {
+    let attach = || -> Result<(), Refusal> {
+        let cpu = checked_cpu(ownership, cpu)?;
+        let frame = checked_frame(address)?;
+        ownership.pin(frame)?;
+        if ownership.hardware().trace_attach(cpu, frame) {
+            return Ok(());
+        }
+        // The pin was just made, so to take it off again needs nothing that could be missing.
+        ownership.unpin(frame)?;
+        Err(Status::WrongTraceState.into())
+    };
+    attach().map_or_else(refused, |()| HostReturn::success([0; 3]))
+}
+
+fn trace_detach<H: Hardware>(ownership: &Ownership<'_, H>, cpu: u64) -> HostReturn {
+    let hw = ownership.hardware();
+    let detach = || -> Result<(), Refusal> {
+        let cpu = checked_cpu(ownership, cpu)?;
+        let ring = hw.trace_ring(cpu).ok_or(Status::WrongTraceState)?;
+        // Another CPU may have been faster; then there is nothing to unpin.
+        ownership.unpin_when(ring, || {
+            hw.trace_detach(cpu, ring)
+                .then_some(())
+                .ok_or(Status::WrongTraceState)
+        })
+    };
+    detach().map_or_else(refused, |()| HostReturn::success([0; 3]))
+}

@@ -1,0 +1,144 @@
+//! Sharing between host and EL2, and the pins that hold a share in place.
+//!
+//! Sharing changes who may use a frame, not who owns it, and no table: the host goes on as before, and EL2 maps a
+//! shared frame only while it is pinned.
+
+use super::permit::HostChange;
+use super::{Ownership, Refusal, is_ranged};
+use crate::addr::{Frame, FrameSpan};
+use crate::hardware::Hardware;
+use crate::map::{Entry, OwnershipMap};
+use crate::state::State;
+use hyp_abi::Status;
+
+impl<H: Hardware> Ownership<'_, H> {
+    /// Shares frames of the host with EL2. Answers how many are done.
+    ///
+    /// # Errors
+    /// [`Status::NotMemory`]; the refusal of a state that is not `Host`; [`Status::NoMemory`].
+    #[inline]
+    pub fn share_hyp(&self, span: FrameSpan) -> Result<u64, Refusal> {
+        let ranged = is_ranged(span);
+        self.each_region(span, |piece| {
+            let mut permit = self.check(piece, HostChange::None, must_be_host)?;
+            permit.enter(Entry::plain(State::HostSharedHyp));
+            permit.finish(ranged);
+            Ok(piece.span.frames())
+        })
+    }
+
+    /// Ends the sharing of frames with EL2. Answers how many are done.
+    ///
+    /// # Errors
+    /// [`Status::NotMemory`]; [`Status::NotShared`] for a frame that is not shared with EL2; [`Status::Pinned`];
+    /// [`Status::NoMemory`].
+    #[inline]
+    pub fn unshare_hyp(&self, span: FrameSpan) -> Result<u64, Refusal> {
+        let ranged = is_ranged(span);
+        self.each_region(span, |piece| {
+            let mut permit = self.check(piece, HostChange::None, |entry| {
+                must_be_shared(entry)?;
+                if entry.count() == 0 {
+                    Ok(())
+                } else {
+                    Err(Status::Pinned)
+                }
+            })?;
+            permit.enter(Entry::plain(State::Host));
+            permit.finish(ranged);
+            Ok(piece.span.frames())
+        })
+    }
+
+    /// Pins a frame that the host shares with EL2, which until the last [`Ownership::unpin`] stays shared and
+    /// mapped at EL2.
+    ///
+    /// # Errors
+    /// [`Status::NotMemory`]; [`Status::NotShared`]; [`Status::CountOverflow`]; [`Status::NoMemory`].
+    pub fn pin(&self, frame: Frame) -> Result<(), Refusal> {
+        let (piece, _) = OwnershipMap::<H::Geometry>::first_piece(FrameSpan::single(frame));
+        let mut permit = self.check(piece, HostChange::None, |entry| {
+            must_be_shared(entry)?;
+            entry
+                .with_count(entry.count().saturating_add(1))
+                .map(|_| ())
+                .ok_or(Status::CountOverflow)
+        })?;
+        let entry = permit.region().entry(piece.first);
+        let hyp = match (entry.count() == 0)
+            .then(|| self.check_hyp_map(piece.span))
+            .transpose()
+        {
+            Ok(hyp) => hyp,
+            Err(refusal) => {
+                permit.finish(false);
+                return Err(refusal);
+            }
+        };
+        if let Some(pinned) = entry.with_count(entry.count().saturating_add(1)) {
+            permit.enter(pinned);
+        }
+        if let Some(hyp) = hyp {
+            hyp.map();
+        }
+        permit.finish(false);
+        Ok(())
+    }
+
+    /// Takes one pin off a frame. With the last one EL2's mapping goes.
+    ///
+    /// # Errors
+    /// [`Status::NotMemory`]; [`Status::NotShared`] if the frame has no pin; [`Status::NoMemory`].
+    pub fn unpin(&self, frame: Frame) -> Result<(), Refusal> {
+        self.unpin_when(frame, || Ok(()))
+    }
+
+    /// Takes one pin off a frame, if `last_word` agrees: it is asked once everything else has been checked, and what
+    /// it does then belongs to the commit.
+    ///
+    /// # Errors
+    /// Those of [`Ownership::unpin`], and what `last_word` answers.
+    pub fn unpin_when(
+        &self,
+        frame: Frame,
+        last_word: impl FnOnce() -> Result<(), Status>,
+    ) -> Result<(), Refusal> {
+        let (piece, _) = OwnershipMap::<H::Geometry>::first_piece(FrameSpan::single(frame));
+        let mut permit = self.check(piece, HostChange::None, |entry| {
+            must_be_shared(entry)?;
+            if entry.count() == 0 {
+                Err(Status::NotShared)
+            } else {
+                Ok(())
+            }
+        })?;
+        if let Err(status) = last_word() {
+            permit.finish(false);
+            return Err(status.into());
+        }
+        let entry = permit.region().entry(piece.first);
+        if entry.count() == 1 {
+            self.unmap_at_hyp(piece.span);
+        }
+        if let Some(unpinned) = entry.with_count(entry.count().saturating_sub(1)) {
+            permit.enter(unpinned);
+        }
+        permit.finish(false);
+        Ok(())
+    }
+}
+
+/// Passes a frame that is plainly the host's.
+pub(super) fn must_be_host(entry: Entry) -> Result<(), Status> {
+    entry.state().host_refusal().map_or(Ok(()), Err)
+}
+
+/// Passes a frame that the host shares with EL2. Of a frame in another state of the host's it says only that it is
+/// not shared; of one that is not the host's, what any call says.
+fn must_be_shared(entry: Entry) -> Result<(), Status> {
+    match entry.state() {
+        State::HostSharedHyp => Ok(()),
+        State::Host => Err(Status::NotShared),
+        other => Err(other.host_refusal().unwrap_or(Status::NotShared)),
+    }
+}
