@@ -19,6 +19,8 @@
 extern crate std;
 
 pub mod addr;
+#[cfg(any(test, feature = "doubles"))]
+pub mod double;
 pub mod geometry;
 pub mod hardware;
 pub mod hypercall;

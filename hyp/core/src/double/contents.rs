@@ -1,0 +1,72 @@
+//! What frames hold, as far as tests care: whose words they are, and whether a cache still has them.
+
+use crate::addr::{Frame, FrameSpan};
+use crate::hardware::ExternalAbort;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a frame holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Contents {
+    /// What it held when the machine started.
+    #[default]
+    Original,
+    /// What [`Machine::write`](super::Machine::write) was last given for it.
+    Written(u64),
+    /// What EL2 keeps to itself: the frame was in its pool.
+    Hyp,
+    /// Zeros.
+    Zero,
+}
+
+/// All frames of the machine.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    contents: BTreeMap<Frame, Contents>,
+    dirty: BTreeSet<Frame>,
+    poisoned: BTreeSet<Frame>,
+}
+
+impl Memory {
+    pub(super) fn contents(&self, frame: Frame) -> Contents {
+        self.contents.get(&frame).copied().unwrap_or_default()
+    }
+
+    pub(super) fn write(&mut self, frame: Frame, what: u64) {
+        self.contents.insert(frame, Contents::Written(what));
+        self.dirty.insert(frame);
+    }
+
+    pub(super) fn is_dirty(&self, frame: Frame) -> bool {
+        self.dirty.contains(&frame)
+    }
+
+    pub(super) fn poison(&mut self, frame: Frame) {
+        self.poisoned.insert(frame);
+    }
+
+    /// EL2 begins to keep its own data in the frames.
+    pub(super) fn occupy(&mut self, frames: FrameSpan) {
+        for frame in frames.iter() {
+            self.contents.insert(frame, Contents::Hyp);
+            self.dirty.insert(frame);
+        }
+    }
+
+    /// Zeroes frames one after the other, up to one that is poisoned.
+    pub(super) fn scrub(&mut self, frames: FrameSpan) -> Result<(), ExternalAbort> {
+        for frame in frames.iter() {
+            if self.poisoned.contains(&frame) {
+                return Err(ExternalAbort { frame });
+            }
+            self.contents.insert(frame, Contents::Zero);
+            self.dirty.remove(&frame);
+        }
+        Ok(())
+    }
+
+    pub(super) fn clean(&mut self, frames: FrameSpan) {
+        for frame in frames.iter() {
+            self.dirty.remove(&frame);
+        }
+    }
+}
