@@ -10,6 +10,12 @@
 //! address outside all named ranges, between which and an ERET at a high address no other high instruction was
 //! executed, is user space's. Code of EL2 in between (an interrupt may be taken to it) changes nothing, since it lies
 //! in a named range.
+//!
+//! **Code that runs at two addresses.** QEMU 8 and later keep one translation of a physical page for all its virtual
+//! addresses, and tell a plugin the first of them: what Linux ran before it turned the MMU on counts there for ever.
+//! The total is right, so is the range of an image that runs at one address only; the split into `high` and `low` is
+//! right on QEMU 7.2 alone. On the later ones [`crate::options::Options::user`] needs a named range over all RAM, so
+//! that no kernel code is taken for user space's.
 
 use crate::decode::{Kind, Operation};
 use crate::plugin;

@@ -12,6 +12,10 @@
 //! `-icount shift=0,sleep=off -cpu MODEL,cntfrq=1000000000` and no interrupt or wait in between, CNTVCT advances by
 //! exactly this count (`tests/machine.rs` holds both against each other).
 //!
+//! Two boots of Linux under `-icount` on one CPU execute the same instructions, to the last one, if the tree holds no
+//! seeds and the real-time clock begins at the same moment and follows the virtual one; with the computer's clock
+//! they differ by some 0.01 %. Without `-icount`, timer interrupts come when they come: some 0.02 %.
+//!
 //! The library, without QEMU, gives [`options`] to write QEMU's command line, [`report`] to read the plugin's file,
 //! and [`decode`], which names instruction words.
 

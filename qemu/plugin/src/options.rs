@@ -66,7 +66,8 @@ pub struct Options {
     /// `mark=NAME:PC`, any number. Count: tell what was counted when a CPU comes here for the first time. Trace: tell
     /// when a CPU comes here.
     pub marks: Vec<Named<u64>>,
-    /// `user=on`. Count: tell what was counted when a CPU comes to its first instruction in user space.
+    /// `user=on`. Count: tell what was counted when a CPU comes to its first instruction in user space. The ranges
+    /// should cover RAM, where the kernel lies as long as the MMU is off: what they cover is never user space.
     pub user: bool,
     /// `vectors=LO-HI`. Calls, trace: where the vector tables of the image lie, one or more of 2 KiB each.
     pub vectors: Option<Span>,
