@@ -8,6 +8,7 @@
 //! - [`debian`]: Debian's arm64 kernels, their headers and busybox, in a cache.
 //! - [`images`]: the EL2 image, payloads, the probe and its module, initramfs archives.
 //! - [`machine`]: QEMU's virt machine: what it is made of, how it is booted, watched and stopped.
+//! - [`plugin`]: the QEMU plugin that counts and traces what the machine executes.
 //! - [`verdict`]: what a run proved, by the console's protocol and the exit status together.
 //! - [`symbols`]: names for the addresses in a panic of EL2.
 //! - [`linux`]: a Linux kernel as Freehold's host, with a script as its work.
@@ -17,6 +18,7 @@ pub mod debian;
 pub mod images;
 pub mod linux;
 pub mod machine;
+pub mod plugin;
 pub mod process;
 pub mod progress;
 pub mod setup;
