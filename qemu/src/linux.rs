@@ -89,6 +89,7 @@ impl Linux {
                 Ok(Outcome { status, run })
             }
             Err(why) => {
+                scratch.keep();
                 let elf = hypervisor.as_ref().map(|image| image.elf.as_path());
                 Err(anyhow!("{why}\n{}", run.report(elf)))
             }

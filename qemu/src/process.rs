@@ -33,8 +33,7 @@ pub fn run(step: &mut Step, mut command: Command) -> Result<()> {
         > 0
     {
         let text = String::from_utf8_lossy(&buffer);
-        // Cargo says this first when it has work to do; anybody else who speaks has.
-        if !text.trim_start().starts_with("Finished") {
+        if !is_idle_talk(&text) {
             step.announce();
         }
         step.detail(&text);
@@ -48,6 +47,12 @@ pub fn run(step: &mut Step, mut command: Command) -> Result<()> {
         bail!("`{line}` failed ({status}):\n{}", said.trim_end());
     }
     Ok(())
+}
+
+/// Whether a line is one that cargo and make print even if there is nothing to do.
+fn is_idle_talk(line: &str) -> bool {
+    let line = line.trim_start();
+    line.starts_with("Finished") || line.starts_with("make: ") || line.starts_with("make[")
 }
 
 /// Runs `command` to its end and returns what it printed on its standard output.

@@ -5,6 +5,7 @@ use std::{
     env,
     fs::{self, File},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// The root of the checkout that this runner was built from.
@@ -57,10 +58,14 @@ impl Lock {
     }
 }
 
+/// After this time nobody looks at what a run left behind.
+const STALE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A directory for the files of one run, removed when the value is dropped.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
+    kept: bool,
 }
 
 impl Scratch {
@@ -69,9 +74,16 @@ impl Scratch {
     /// # Errors
     /// If it cannot be made.
     pub fn new() -> Result<Self> {
-        let path = target_directory("run")?.join(format!("{}-{:016x}", std::process::id(), unique_number()));
+        let all = target_directory("run")?;
+        remove_stale(&all);
+        let path = all.join(format!("{}-{:016x}", std::process::id(), unique_number()));
         fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self { path })
+        Ok(Self { path, kept: false })
+    }
+
+    /// Leaves the directory where it is, so that a failed run can be repeated by its command line.
+    pub fn keep(mut self) {
+        self.kept = true;
     }
 
     /// The directory.
@@ -83,8 +95,25 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Nothing depends on it: a directory that stays costs only space.
-        let _ = fs::remove_dir_all(&self.path);
+        if !self.kept {
+            // Nothing depends on it: a directory that stays costs only space.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// Removes what earlier runs left behind: failed ones on purpose, killed ones because they could not help it.
+fn remove_stale(all: &Path) {
+    let is_stale = |entry: &fs::DirEntry| {
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        modified
+            .ok()
+            .and_then(|time| time.elapsed().ok())
+            .is_some_and(|age| age > STALE)
+    };
+    let Ok(entries) = fs::read_dir(all) else { return };
+    for entry in entries.filter_map(Result::ok).filter(is_stale) {
+        let _ = fs::remove_dir_all(entry.path());
     }
 }
 
