@@ -1,6 +1,7 @@
 //! The plugin under QEMU, on a program whose every instruction is known: `machine/program.s`.
 //!
-//! Needs qemu-system-aarch64 and the GNU assembler for arm64, and fails without them.
+//! Needs qemu-system-aarch64 and the GNU assembler for arm64; where they are missing, the runner's set-up installs
+//! them or the tests fail.
 
 #![expect(
     clippy::unwrap_used,
@@ -47,6 +48,7 @@ fn output(command: &mut Command) -> String {
 
 impl Program {
     fn build(test: &str) -> Self {
+        freehold_runner::setup::ensure_tools().unwrap();
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
         fs::create_dir_all(&folder).unwrap();
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/machine/program.s");
@@ -206,15 +208,22 @@ fn counts_are_exact(test: &str, cpus: u32) {
     // Not the identity map's code, though it lies low and one of the visits comes after an ERET.
     let (pc, user) = run.mark("user");
     assert_eq!(pc, program.symbol("user") + USER);
-    let total = run.lines.iter().find_map(|line| match line {
-        Line::Total(total) => Some(&total.counts),
-        _ => None,
-    });
-    let total = total.unwrap();
+    let totals: BTreeMap<usize, &Counts> = run
+        .lines
+        .iter()
+        .filter_map(|line| match line {
+            Line::Total(total) => Some((total.cpu, &total.counts)),
+            _ => None,
+        })
+        .collect();
+    let total = totals[&0];
     // What is left: two instructions of user space, then three in the kernel's vector.
     assert_eq!(total["low"], user["low"] + 2);
     assert_eq!(total["high"], user["high"] + 3);
     assert_eq!(total["image"], user["image"]);
+    // The second CPU was on twice, for three instructions each time.
+    assert_eq!(totals.get(&1).copied(), (cpus == 2).then_some(&counts(6, 0, 0)));
+    assert_eq!(totals.len(), cpus as usize);
 }
 
 #[test]
@@ -233,16 +242,19 @@ fn visits_are_counted_and_classed() {
     let mut options = program.options(Mode::Calls);
     options.vectors = Some(program.span("vectors", "vectors_end"));
     options.visits = true;
-    let run = program.run(&options, 1);
+    let run = program.run(&options, 2);
 
-    let visits: Vec<_> = run
-        .lines
-        .iter()
-        .filter_map(|line| match line {
-            Line::Visit(visit) => Some((visit.entry, visit.marker, visit.returned, visit.census)),
-            _ => None,
-        })
-        .collect();
+    let visits_of = |cpu| -> Vec<_> {
+        run.lines
+            .iter()
+            .filter_map(|line| match line {
+                Line::Visit(visit) if visit.cpu == cpu => {
+                    Some((visit.entry, visit.marker, visit.returned, visit.census))
+                }
+                _ => None,
+            })
+            .collect()
+    };
     let plain = |instructions| Census {
         instructions,
         ..Census::default()
@@ -256,7 +268,7 @@ fn visits_are_counted_and_classed() {
     };
     let sync = Entry::Vector(0x400);
     assert_eq!(
-        visits,
+        visits_of(0),
         [
             (Entry::Boot, 0, true, Census { isb: 1, ..plain(11) }),
             (sync, 1, true, plain(4)),
@@ -274,6 +286,13 @@ fn visits_are_counted_and_classed() {
             // The visit of the second stretch, still under marker 1.
             (sync, 1, true, door),
         ]
+    );
+
+    // A CPU that is switched off does not come back to its visit; the next CPU_ON begins one.
+    let off = Census { calls: 1, ..plain(3) };
+    assert_eq!(
+        visits_of(1),
+        [(Entry::Boot, 0, false, off), (Entry::Boot, 0, false, off)]
     );
 
     let sums: Vec<_> = run

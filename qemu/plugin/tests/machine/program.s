@@ -1,8 +1,9 @@
 // A machine small enough to count by hand. Entered at EL2 with the MMU off, at the address it is linked for.
 //
-// It sets up EL2 (the "image", from image to image_end), goes to EL1, calls EL2 three times, measures three stretches
-// by CNTVCT, turns the MMU on, runs from the kernel's half of the address space, jumps to its identity map and back,
-// goes to EL0 and, when that calls, ends. Each measure is printed as 16 hexadecimal digits and a newline.
+// It sets up EL2 (the "image", from image to image_end), goes to EL1, calls EL2, measures stretches by CNTVCT, has a
+// second CPU come and go twice, turns the MMU on, runs from the kernel's half of the address space, jumps to its
+// identity map and back, goes to EL0 and, when that calls, ends. Each measure is printed as 16 hexadecimal digits and
+// a newline.
 
         .set    UART, 0x09000000
         .set    HIGH, 0xffffff8000000000        // where TTBR1_EL1 maps what lies at 0, with T1SZ = 25
@@ -66,6 +67,10 @@ nested:                                         // 6, and 4 in the vector, after
         msr     elr_el2, x5
         msr     spsr_el2, x6
         eret
+second:                                         // where CPU 1 comes from CPU_ON: 3, which end in CPU_OFF
+        movz    x0, #0x8400, lsl #16
+        movk    x0, #2
+        smc     #0
         .balign 64
 table:  .quad   0
         .balign 64
@@ -121,6 +126,22 @@ host:
         nop
         measured_until visit_until
 
+        // CPU_ON of CPU 1, if there is one, twice; each time until AFFINITY_INFO says that it is off again.
+        mov     x19, #2
+1:      ldr     x0, =0xc4000003
+        mov     x1, #1
+        adr     x2, second
+        smc     #0
+        cbnz    x0, 3f
+2:      ldr     x0, =0xc4000004
+        mov     x1, #1
+        mov     x2, #0
+        smc     #0
+        cmp     x0, #1
+        b.ne    2b
+        subs    x19, x19, #1
+        b.ne    1b
+3:
         // MMU on: T0SZ = T1SZ = 25 (39 bits, level 1 is first), 4 KiB granules, Normal memory cacheable.
         ldr     x0, =0xff04                     // MAIR: attribute 0 Device-nGnRE, 1 Normal
         msr     mair_el1, x0
