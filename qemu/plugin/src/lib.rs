@@ -14,7 +14,8 @@
 //!
 //! Two boots of Linux under `-icount` on one CPU execute the same instructions, to the last one, if the tree holds no
 //! seeds and the real-time clock begins at the same moment and follows the virtual one; with the computer's clock
-//! they differ by some 0.01 %. Without `-icount`, timer interrupts come when they come: some 0.02 %.
+//! they differ by some 0.01 %. Without `-icount` the count follows this computer's speed (Debian's 6.12 executes a
+//! quarter more until init, and 1 % more or less from boot to boot): compare only boots under `-icount`.
 //!
 //! The library, without QEMU, gives [`options`] to write QEMU's command line, [`report`] to read the plugin's file,
 //! and [`decode`], which names instruction words.
