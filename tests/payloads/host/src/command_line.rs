@@ -1,0 +1,45 @@
+//! What the payload is told to do.
+
+/// A command, with the words that follow it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Command<'a> {
+    /// Print the names of the cases.
+    List(Filter<'a>),
+    /// Run cases.
+    Run(Filter<'a>),
+    /// Run benchmarks.
+    Bench(Filter<'a>),
+}
+
+/// Which cases are meant: all, if it has no words; otherwise those whose name contains a word or, for a word that
+/// begins with `=`, is the rest of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Filter<'a>(&'a str);
+
+impl Filter<'_> {
+    /// Whether it chooses the case `name`.
+    pub(crate) fn matches(&self, name: &str) -> bool {
+        let mut words = self.0.split_ascii_whitespace().peekable();
+        words.peek().is_none()
+            || words.any(|word| match word.strip_prefix('=') {
+                Some(exact) => name == exact,
+                None => name.contains(word),
+            })
+    }
+}
+
+/// The command that `line` begins with. A machine that gives no command line runs everything.
+///
+/// # Errors
+/// The first word, if it is none of the commands.
+pub(crate) fn parse(line: &str) -> Result<Command<'_>, &str> {
+    let line = line.trim();
+    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let filter = Filter(rest);
+    match word {
+        "list" => Ok(Command::List(filter)),
+        "" | "run" => Ok(Command::Run(filter)),
+        "bench" => Ok(Command::Bench(filter)),
+        _ => Err(word),
+    }
+}

@@ -1,0 +1,87 @@
+//! Choosing, running and reporting cases.
+//!
+//! One line an event: `T case <name>` for a list; `T begin`, `T pass`, `T fail <name> <file>:<line> <text>` and
+//! `T skip <name> <why>` for a run; `T end <count>` at the end of both. The exit status says the same once more.
+
+use crate::command_line::Filter;
+use crate::console::println;
+use crate::exit::{Exit, leave};
+use crate::machine::Machine;
+use crate::registry::{CASES, Case, Failure, Outcome, TestResult};
+use crate::{bench, cases};
+use arrayvec::ArrayVec;
+
+/// The most cases in an image.
+const MAX_CASES: usize = 512;
+
+/// The cases that `filter` chooses, in the order of their names.
+fn chosen(filter: Filter<'_>) -> ArrayVec<&'static Case, MAX_CASES> {
+    assert!(CASES.len() <= MAX_CASES, "make room for {} cases", CASES.len());
+    let mut chosen: ArrayVec<_, MAX_CASES> =
+        CASES.iter().filter(|case| filter.matches(case.name())).collect();
+    chosen.sort_unstable_by_key(|case| case.name());
+    chosen
+}
+
+/// Prints the names of the cases and ends the payload.
+pub(crate) fn list(filter: Filter<'_>) -> ! {
+    let cases = chosen(filter);
+    for case in &cases {
+        println!("T case {}", case.name());
+    }
+    println!("T end {}", cases.len());
+    leave(if cases.is_empty() {
+        Exit::NothingToRun
+    } else {
+        Exit::Passed
+    })
+}
+
+/// Runs the cases, reports them and ends the payload.
+pub(crate) fn run(machine: &Machine, filter: Filter<'_>) -> ! {
+    println!(
+        "payload: {} CPUs, {} MiB",
+        machine.cpus.len(),
+        machine.memory_size() >> 20
+    );
+    let cases = chosen(filter);
+    let mut failed = 0;
+    for case in &cases {
+        let name = case.name();
+        println!("T begin {name}");
+        match run_one(case) {
+            Ok(()) => println!("T pass {name}"),
+            Err(Outcome::Skipped(why)) => println!("T skip {name} {why}"),
+            Err(Outcome::Failed(Failure { file, line, text })) => {
+                failed += 1;
+                println!("T fail {name} {file}:{line} {text}");
+            }
+        }
+    }
+    println!("T end {}", cases.len());
+    leave(match (cases.len(), failed) {
+        (0, _) => Exit::NothingToRun,
+        (_, 0) => Exit::Passed,
+        _ => Exit::Failed,
+    })
+}
+
+/// Runs a case, and then looks whether it has left EL2 in order.
+fn run_one(case: &Case) -> TestResult {
+    (case.run)()?;
+    if case.name().starts_with(cases::WITHOUT_FREEHOLD) {
+        return Ok(());
+    }
+    cases::support::audit_everything()
+}
+
+/// Runs the benchmarks and ends the payload.
+pub(crate) fn bench(filter: Filter<'_>) -> ! {
+    let count = bench::run(filter);
+    println!("T end {count}");
+    leave(if count == 0 {
+        Exit::NothingToRun
+    } else {
+        Exit::Passed
+    })
+}
