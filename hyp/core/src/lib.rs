@@ -24,6 +24,7 @@ pub mod double;
 pub mod geometry;
 pub mod hardware;
 pub mod hypercall;
+pub mod machine;
 pub mod map;
 pub mod ownership;
 pub mod pgtable;
