@@ -3,9 +3,11 @@
 //! All of it is pure: bytes and numbers in, decisions out. The image reads the registers and the memory.
 //!
 //! - [`describe()`]: reads the device tree into a [`MachineDescription`], or says why Freehold cannot run there.
+//! - [`cpu`]: judges a CPU by its ID registers, and lists what the rest needs to know of it.
 //! - [`input_size`]: how wide the host's stage 2 must be.
 //! - [`range`], [`refusal`]: the words all of them use.
 
+pub mod cpu;
 mod describe;
 pub mod input_size;
 pub mod range;
@@ -15,6 +17,7 @@ mod walk;
 #[cfg(test)]
 mod fixture;
 
+pub use cpu::{CpuFeatures, CpuIdentity, judge_cpu};
 pub use describe::describe;
 pub use input_size::InputSize;
 pub use range::{MemoryMap, PhysRange};
