@@ -4,12 +4,14 @@
 //!
 //! - [`describe()`]: reads the device tree into a [`MachineDescription`], or says why Freehold cannot run there.
 //! - [`cpu`]: judges a CPU by its ID registers, and lists what the rest needs to know of it.
+//! - [`plan`]: lays out EL2's memory behind the image, and finds room for the host's tree.
 //! - [`input_size`]: how wide the host's stage 2 must be.
 //! - [`range`], [`refusal`]: the words all of them use.
 
 pub mod cpu;
 mod describe;
 pub mod input_size;
+pub mod plan;
 pub mod range;
 pub mod refusal;
 mod walk;
@@ -20,6 +22,7 @@ mod fixture;
 pub use cpu::{CpuFeatures, CpuIdentity, judge_cpu};
 pub use describe::describe;
 pub use input_size::InputSize;
+pub use plan::{BootPlan, Wanted, find_hole};
 pub use range::{MemoryMap, PhysRange};
 pub use refusal::{Occupant, RefusalReason};
 pub use walk::{MAX_DEPTH, MAX_TREE_SIZE, TREE_SIZE_PREFIX, tree_size};
