@@ -5,6 +5,7 @@
 //! - [`describe()`]: reads the device tree into a [`MachineDescription`], or says why Freehold cannot run there.
 //! - [`cpu`]: judges a CPU by its ID registers, and lists what the rest needs to know of it.
 //! - [`plan`]: lays out EL2's memory behind the image, and finds room for the host's tree.
+//! - [`tree`]: writes the tree that the host gets.
 //! - [`input_size`]: how wide the host's stage 2 must be.
 //! - [`range`], [`refusal`]: the words all of them use.
 
@@ -14,6 +15,7 @@ pub mod input_size;
 pub mod plan;
 pub mod range;
 pub mod refusal;
+pub mod tree;
 mod walk;
 
 #[cfg(test)]
