@@ -2,6 +2,7 @@
 
 pub(crate) mod linux;
 pub(crate) mod setup;
+pub(crate) mod story;
 
 use anstyle::{AnsiColor, Style};
 

@@ -22,6 +22,7 @@ pub mod plugin;
 pub mod process;
 pub mod progress;
 pub mod setup;
+pub mod story;
 pub mod symbols;
 pub mod verdict;
 pub mod workspace;

@@ -7,12 +7,12 @@ mod command;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Freehold, a hypervisor for arm64: boots it under QEMU.
+/// Boots Freehold, a hypervisor for arm64, under QEMU. Without a subcommand: with Debian as its host, step by step
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -26,8 +26,9 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        Command::Setup => command::setup::run(),
-        Command::Linux(arguments) => command::linux::run(&arguments),
+        None => command::story::run(),
+        Some(Command::Setup) => command::setup::run(),
+        Some(Command::Linux(arguments)) => command::linux::run(&arguments),
     };
     result.unwrap_or_else(|error| {
         // The chain of causes; a backtrace of the runner would only hide it.

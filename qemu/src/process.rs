@@ -91,7 +91,8 @@ pub fn command_line(command: &Command) -> String {
         .join(" ")
 }
 
-fn quote(word: &str) -> String {
+/// A word as a shell reads it.
+pub(crate) fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+:,./@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

@@ -1,0 +1,15 @@
+//! `freehold` without a subcommand: the story.
+
+use anyhow::Result;
+use freehold_runner::{setup, story};
+use std::process::ExitCode;
+
+/// Runs the command.
+pub(crate) fn run() -> Result<ExitCode> {
+    setup::ensure_tools()?;
+    Ok(if story::tell()? {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

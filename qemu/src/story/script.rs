@@ -1,0 +1,92 @@
+//! Has the host carry out the deeds of a plan, and reads what came of them.
+//!
+//! The host's script runs one deed after the other and tells the runner, a line each:
+//! `story begin <number>`, `story out <number> <line>` for what the command printed, `story end <number> <status>`.
+//! It judges nothing.
+
+use super::plan::{Chapter, Deed, Source};
+use crate::process::quote;
+use std::fmt::Write as _;
+
+/// What stands before the deeds: finds the addresses that they name.
+const PREAMBLE: &str = include_str!("script/preamble.sh");
+
+/// The host's script for a plan.
+pub(super) fn write(plan: &[Chapter]) -> String {
+    let mut script = PREAMBLE.to_owned();
+    for (number, (_, deed)) in deeds(plan).enumerate() {
+        let _ = writeln!(script, "deed {number} {}", quote(&deed.command));
+    }
+    script
+}
+
+/// All deeds of a plan with the number of their chapter. Their place here is their number in the script.
+pub(super) fn deeds(plan: &[Chapter]) -> impl Iterator<Item = (usize, &Deed)> {
+    plan.iter().enumerate().flat_map(|(chapter, told)| {
+        let deeds = match &told.teller {
+            Source::Host(deeds) => deeds.as_slice(),
+            Source::Freehold(_) => &[],
+        };
+        deeds.iter().map(move |deed| (chapter, deed))
+    })
+}
+
+/// A line of the script's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event<'a> {
+    /// A deed begins.
+    Begin(usize),
+    /// Its command printed a line.
+    Out(usize, &'a str),
+    /// Its command ended with a status.
+    End(usize, i32),
+}
+
+/// The event that a console line tells, if it tells one.
+pub(super) fn read(line: &str) -> Option<Event<'_>> {
+    let (kind, rest) = line.strip_prefix("story ")?.split_once(' ')?;
+    let (number, detail) = rest.split_once(' ').unwrap_or((rest, ""));
+    let number = number.parse().ok()?;
+    match kind {
+        "begin" if detail.is_empty() => Some(Event::Begin(number)),
+        "out" => Some(Event::Out(number, detail)),
+        "end" => Some(Event::End(number, detail.parse().ok()?)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::story::plan;
+    use std::{io::Write as _, process::Command, process::Stdio};
+
+    #[test]
+    fn a_line_is_an_event_only_if_it_is_whole() {
+        assert_eq!(read("story begin 3"), Some(Event::Begin(3)));
+        assert_eq!(read("story out 3 a line"), Some(Event::Out(3, "a line")));
+        assert_eq!(read("story out 3 "), Some(Event::Out(3, "")));
+        assert_eq!(read("story end 3 4"), Some(Event::End(3, 4)));
+        for line in [
+            "story",
+            "story end 3",
+            "story end x 1",
+            "story begin",
+            "a story begin 3",
+        ] {
+            assert_eq!(read(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_script_is_one_that_a_shell_understands() {
+        let script = write(&plan::plan("6.1.0", 4));
+        let mut shell = Command::new("sh")
+            .arg("-n")
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        shell.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        assert!(shell.wait().unwrap().success());
+    }
+}
