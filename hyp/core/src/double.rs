@@ -13,9 +13,11 @@ mod contents;
 mod pool;
 mod script;
 mod store;
+mod system;
 pub mod tlb;
 
 pub use contents::Contents;
+pub use system::{identity, system};
 
 use crate::addr::{Frame, FrameSpan, Ipa};
 use crate::geometry::Geometry;

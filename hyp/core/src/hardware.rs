@@ -171,7 +171,8 @@ pub trait Hardware: Sync {
     /// no two CPUs meet here. States go by their number, which is below 16.
     fn tally(&self, frames: u64, from: u8, to: u8);
 
-    /// How many frames are in a state: the sum over all CPUs.
+    /// How many more frames are in a state than when the map was made, and all were the host's: the sum over all
+    /// CPUs, modulo 2^64.
     fn tallied(&self, state: u8) -> u64;
 
     /// Lets the trace records of a CPU go to a frame that is pinned and mapped at EL2. Answers `false`, and does

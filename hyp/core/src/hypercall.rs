@@ -101,7 +101,7 @@ fn statistics<H: Hardware>(ownership: &Ownership<'_, H>, number: u64) -> HostRet
     let in_state = |state: State| hw.tallied(state.into());
     let value = match statistic {
         Statistic::Frames => ownership.map().frames(),
-        Statistic::FramesHost => in_state(State::Host),
+        Statistic::FramesHost => ownership.map().frames().wrapping_add(in_state(State::Host)),
         Statistic::FramesSharedHyp => in_state(State::HostSharedHyp),
         Statistic::FramesHyp => in_state(State::Hyp),
         Statistic::FramesOther => State::all()

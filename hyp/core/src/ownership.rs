@@ -19,12 +19,16 @@ pub mod abort;
 pub mod audit;
 pub mod device;
 mod donate;
+#[cfg(any(test, feature = "doubles"))]
+mod force;
 mod hyp_table;
 mod permit;
 mod query;
 mod range;
 mod reclaim;
 mod share;
+#[cfg(test)]
+mod tests;
 
 pub use abort::{AbortVerdict, HostAccess};
 pub use device::{DeviceOwner, DeviceRange, Devices};

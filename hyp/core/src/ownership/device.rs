@@ -7,7 +7,7 @@ use crate::addr::PhysAddr;
 use arrayvec::ArrayVec;
 
 /// The most ranges of device registers that are not the host's.
-pub const MAX_DEVICE_RANGES: usize = 64;
+pub const MAX_DEVICE_RANGES: usize = 256;
 
 /// Who owns a range of device registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -39,8 +39,12 @@ impl<H: Hardware> Ownership<'_, H> {
             let hyp = match self.check_hyp_map(piece.span) {
                 Ok(hyp) => hyp,
                 Err(refusal) => {
+                    let pages_needed = refusal.pages_needed + permit.pages_held();
                     permit.finish(false);
-                    return Err(refusal);
+                    return Err(Refusal {
+                        pages_needed,
+                        ..refusal
+                    });
                 }
             };
             permit.revoke().complete(&self.hw);

@@ -75,7 +75,19 @@ impl<H: Hardware> HypPermit<'_, H> {
             largest: LargestLeaf::Page,
         };
         self.change(change).complete(self.hw);
+        self.free_empty_tables();
         self.finish();
+    }
+
+    /// Gives the tables below which nothing is mapped any more back to the pool.
+    fn free_empty_tables(&self) {
+        let start = self.span.start().address().host_ipa();
+        for level in [2, 1] {
+            match self.table.fold(self.hw, start, level) {
+                Some(owed) => owed.complete(self.hw),
+                None => break,
+            }
+        }
     }
 
     fn change(&mut self, change: Change<HypStage1>) -> Obligation {

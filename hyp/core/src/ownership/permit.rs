@@ -139,7 +139,6 @@ impl<H: Hardware> Ownership<'_, H> {
             tables.release(&self.hw);
             return Err(lacking());
         }
-        self.hw.count(Counter::PoolAllocations, needed);
         Ok(Pages { node, tables })
     }
 
@@ -178,6 +177,11 @@ impl<H: Hardware> Permit<'_, H> {
     /// The region, for a look at its entries.
     pub(super) fn region(&self) -> &Region<'_, H> {
         &self.region
+    }
+
+    /// How many pages of the pool the permit holds.
+    pub(super) fn pages_held(&self) -> u64 {
+        self.pages.tables.pages() + u64::from(self.pages.node.is_some())
     }
 
     /// Takes the host's access to the frames away. The obligation must be completed before anybody else touches them.

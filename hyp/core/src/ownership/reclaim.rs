@@ -129,7 +129,6 @@ impl<H: Hardware> Ownership<'_, H> {
                     poisoned: true,
                 };
             }
-            self.hw.count(Counter::FramesScrubbed, step);
             done += step;
             if done < span.frames() && self.hw.interrupt_pending() {
                 self.hw.count(Counter::CallsInterrupted, 1);

@@ -71,8 +71,12 @@ impl<H: Hardware> Ownership<'_, H> {
         {
             Ok(hyp) => hyp,
             Err(refusal) => {
+                let pages_needed = refusal.pages_needed + permit.pages_held();
                 permit.finish(false);
-                return Err(refusal);
+                return Err(Refusal {
+                    pages_needed,
+                    ..refusal
+                });
             }
         };
         if let Some(pinned) = entry.with_count(entry.count().saturating_add(1)) {
