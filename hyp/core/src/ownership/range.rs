@@ -73,6 +73,6 @@ mod tests {
         assert_eq!(check((1 << 48) - 0x1000, 1), Ok(1));
         assert_eq!(check((1 << 48) - 0x1000, 2), Err(Status::RangeOverflow));
         assert_eq!(check(0, u64::MAX), Err(Status::RangeOverflow));
-        assert_eq!(check(u64::MAX & !0xfff, u64::MAX), Err(Status::RangeOverflow));
+        assert_eq!(check(!0xfff, u64::MAX), Err(Status::RangeOverflow));
     }
 }
