@@ -60,7 +60,7 @@ pub enum Boot {
     Placed {
         /// The Image.
         image: PathBuf,
-        /// Physical address of its first byte.
+        /// Physical address of its first byte, at least 2 MiB into RAM.
         address: u64,
         /// The flattened device tree, which is put at [`layout::TREE`].
         tree: Vec<u8>,

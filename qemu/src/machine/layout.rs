@@ -18,6 +18,9 @@ pub const TREE: u64 = RAM + (128 << 20);
 /// More than any device tree takes, in alignment too: Linux maps it with 2 MiB blocks.
 const TREE_SPACE: u64 = 4 << 20;
 
+/// Below this lie QEMU's tree and our stub when the image is placed by us ([`Boot::Placed`]).
+const LOWEST: u64 = RAM + (2 << 20);
+
 /// Where a host kernel that fits before the device tree goes.
 const HOST: u64 = RAM + (64 << 20);
 
@@ -53,7 +56,7 @@ pub fn place(machine: &Machine, host: &Host) -> Result<Placement> {
             clear(placement.kernel, kernel_size)
                 && clear(placement.initrd, initrd_size)
                 && clear(TREE, TREE_SPACE)
-                && (RAM..RAM + machine.memory.bytes()).contains(address),
+                && (LOWEST..RAM + machine.memory.bytes()).contains(address),
             "an image at {address:#x} does not fit beside the host's"
         );
     }

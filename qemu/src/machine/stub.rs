@@ -5,8 +5,8 @@
 //! memory as plain data, and CPU 0 begins at this stub, which does what QEMU's own would: the tree's address in
 //! x0, zero in x1 to x3, and a jump (`Documentation/arch/arm64/booting.rst`).
 
-/// Where the stub lies: in the first page of RAM, which no image uses.
-pub(super) const ADDRESS: u64 = super::layout::RAM;
+/// Where the stub lies. With no kernel of its own to boot, QEMU puts its tree into the first MiB of RAM.
+pub(super) const ADDRESS: u64 = super::layout::RAM + (1 << 20);
 
 /// The stub that starts the Image at `entry` with the device tree at `tree`.
 pub(super) fn code(entry: u64, tree: u64) -> Vec<u8> {
