@@ -1,1 +1,6 @@
-//! To be written.
+//! What Freehold promises, and the ways in which it is made to prove it.
+//!
+//! - [`on_machine`]: the cases of a payload that runs under QEMU, one test each.
+#![forbid(unsafe_code)]
+
+pub mod on_machine;

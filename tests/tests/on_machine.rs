@@ -1,0 +1,105 @@
+//! The payload host's cases, each a test, on one machine of every CPU model.
+
+use anyhow::Result;
+use freehold_runner::{machine::Memory, setup};
+use freehold_tests::on_machine::{Configuration, Group, cases};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Up to so many chosen cases are named to the payload; for more it is quicker to run everything.
+const FEW: usize = 6;
+
+/// The machines: every CPU model once, sizes and CPU counts spread over them.
+fn configurations() -> Vec<Configuration> {
+    let with = |cpu, smp, memory, nodes| Configuration {
+        cpu,
+        smp,
+        memory,
+        nodes,
+        freehold: true,
+    };
+    let bare = |cpu, smp, memory| Configuration {
+        cpu,
+        smp,
+        memory,
+        nodes: 0,
+        freehold: false,
+    };
+    vec![
+        bare("cortex-a72", 4, Memory::mib(512)),
+        bare("max", 2, Memory::mib(512)),
+        with("cortex-a53", 1, Memory::mib(256), 0),
+        with("cortex-a72", 4, Memory::gib(4), 0),
+        with("cortex-a76", 8, Memory::gib(2), 2),
+        with("neoverse-n1", 2, Memory::mib(512), 0),
+        with("max", 4, Memory::gib(8), 0),
+    ]
+}
+
+/// Whether a case runs on the machine: without Freehold only those of the payload itself do.
+fn belongs(configuration: &Configuration, case: &str) -> bool {
+    configuration.freehold || case.starts_with("framework::")
+}
+
+fn trials(arguments: &Arguments) -> Result<Vec<Trial>> {
+    setup::ensure_tools()?;
+    let cases = cases()?;
+    let mut trials = Vec::new();
+    let mut groups = Vec::new();
+    for configuration in configurations() {
+        let prefix = configuration.name();
+        let own: Vec<_> = cases
+            .iter()
+            .filter(|case| belongs(&configuration, case))
+            .collect();
+        let chosen: Vec<_> = own
+            .iter()
+            .filter(|case| !arguments.is_filtered_out(&Trial::test(format!("{prefix}::{case}"), || Ok(()))))
+            .collect();
+        let filter = match chosen.len() {
+            1..=FEW => chosen
+                .iter()
+                .map(|case| format!("={case}"))
+                .collect::<Vec<_>>()
+                .join(" "),
+            _ if configuration.freehold => String::new(),
+            _ => "framework::".to_owned(),
+        };
+        let group = Arc::new(Group::new(configuration.clone(), filter));
+        for case in own {
+            let (group, case) = (Arc::clone(&group), case.clone());
+            let name = format!("{prefix}::{case}");
+            trials.push(Trial::ignorable_test(name, move || group.judge(&case)));
+        }
+        if configuration.freehold {
+            groups.push(group);
+        }
+    }
+    trials.push(Trial::test("every_case_is_judged_on_some_machine", move || {
+        let skipped: Vec<_> = cases
+            .iter()
+            .filter(|case| !groups.iter().any(|group| group.has_judged(case)))
+            .map(String::as_str)
+            .collect();
+        match skipped.is_empty() {
+            true => Ok(()),
+            false => Err(Failed::from(format!(
+                "skipped or lost everywhere: {}",
+                skipped.join(", ")
+            ))),
+        }
+    }));
+    Ok(trials)
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    match trials(&arguments) {
+        Ok(trials) => libtest_mimic::run(&arguments, trials).exit_code(),
+        Err(error) => {
+            eprintln!("error: the cases cannot be listed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
