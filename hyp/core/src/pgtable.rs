@@ -25,6 +25,9 @@ mod span;
 mod stage2;
 mod store;
 
+#[cfg(test)]
+mod tests;
+
 pub use change::Change;
 pub use descriptor::{Annotation, Attributes, Descriptor, Format, Update};
 pub use entries::{Entries, Entry};
