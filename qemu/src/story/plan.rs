@@ -15,8 +15,8 @@ pub(super) struct Chapter {
 /// Who tells a chapter.
 #[derive(Clone, Debug)]
 pub(super) enum Source {
-    /// Freehold: a line `freehold: <topic>…` for each of these topics at least.
-    Freehold(&'static [&'static str]),
+    /// Freehold: for each of these topics there must be a line `freehold: <topic>…`; others may come between.
+    Freehold(Vec<String>),
     /// The host.
     Host(Vec<Deed>),
 }
@@ -85,14 +85,24 @@ pub(super) fn plan(release: &str, cpus: u32) -> Vec<Chapter> {
         title,
         teller: Source::Host(deeds),
     };
-    let freehold = |title, topics| Chapter {
+    let freehold = |title, topics: &[&str]| Chapter {
         title,
-        teller: Source::Freehold(topics),
+        teller: Source::Freehold(topics.iter().map(|&topic| topic.to_owned()).collect()),
     };
+    let machine = format!("machine: {cpus} CPU(s)");
     vec![
-        freehold("The machine is found", &["machine", "cpus", "ram"]),
-        freehold("EL2 takes its own memory", &["memory"]),
-        freehold("The host is taken down to EL1", &["host"]),
+        freehold(
+            "The machine is found",
+            &[&machine, "machine: RAM", "machine: GICv3"],
+        ),
+        freehold(
+            "EL2 takes its own memory",
+            &["EL2: reserved", "EL2: image", "EL2: pool", "EL2: keeps fw_cfg"],
+        ),
+        freehold(
+            "The host is taken down to EL1",
+            &["host: kernel", "host: enters EL1"],
+        ),
         host("Debian reaches user space", arrival(release, cpus)),
         host("Every CPU came up through EL2", processors(cpus)),
         host("A page is shared with EL2, and taken back", sharing()),

@@ -24,7 +24,7 @@ pub(super) struct Teller<'a, W> {
     /// What the deed that is going on has printed.
     said: Vec<String>,
     /// The topics that Freehold has spoken of, each with its chapter.
-    heard: Vec<(usize, &'static str)>,
+    heard: Vec<(usize, &'a str)>,
     /// The chapter whose title was printed last.
     open: Option<usize>,
 }
@@ -82,7 +82,7 @@ impl<'a, W: Write> Teller<'a, W> {
         match &chapter.teller {
             Source::Freehold(topics) => topics
                 .iter()
-                .filter(|topic| !self.heard.contains(&(number, topic)))
+                .filter(|topic| !self.heard.contains(&(number, topic.as_str())))
                 .map(|topic| format!("Freehold said nothing of: {topic}"))
                 .collect(),
             Source::Host(_) => self
@@ -105,7 +105,7 @@ impl<'a, W: Write> Teller<'a, W> {
                 self.enter(number);
             }
         }
-        self.print(format_args!("  {QUIET}EL2:{QUIET:#} {words}"));
+        self.print(format_args!("  {QUIET}Freehold:{QUIET:#} {words}"));
     }
 
     fn begin(&mut self, number: usize) {
@@ -197,7 +197,7 @@ mod tests {
     fn good(plan: &[Chapter]) -> Vec<String> {
         let mut console = Vec::new();
         for chapter in plan {
-            if let Source::Freehold(topics) = chapter.teller {
+            if let Source::Freehold(topics) = &chapter.teller {
                 console.extend(
                     topics
                         .iter()
