@@ -31,44 +31,79 @@ pub struct Configuration {
     pub memory: Memory,
     /// Memory regions that the RAM is split into.
     pub nodes: u32,
-    /// Whether Freehold is below the payload. Without it only the payload's own cases mean anything.
-    pub freehold: bool,
+    /// What is below the payload.
+    pub below: Below,
+}
+
+/// What is below the payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Below {
+    /// Freehold.
+    Freehold,
+    /// Nothing: QEMU starts the payload as it would any kernel. Only the payload's own cases mean anything.
+    Nothing,
+    /// Nothing, and the payload begins at this physical address, which QEMU would not choose.
+    NothingAt(u64),
 }
 
 impl Configuration {
     /// What tells the machine from the others in the name of a test.
     #[must_use]
     pub fn name(&self) -> String {
-        let below = if self.freehold { "host" } else { "payload" };
-        format!("{below}::{}-x{}-{}", self.cpu, self.smp, self.memory)
+        let machine = format!("{}-x{}-{}", self.cpu, self.smp, self.memory);
+        match self.below {
+            Below::Freehold => format!("host::{machine}"),
+            Below::Nothing => format!("payload::{machine}"),
+            Below::NothingAt(address) => format!("payload::{machine}-at-{address:#x}"),
+        }
     }
 
     /// The machine that runs the payload with these words as its command line.
     fn machine(&self, payload: &Image, arguments: String) -> Result<(Machine, Option<Image>)> {
-        let (mut machine, hypervisor) = if self.freehold {
-            let hypervisor = images::hypervisor()?;
-            let mut machine = Machine::new(hypervisor.flat.clone());
-            machine.host = Some(Host {
-                image: payload.flat.clone(),
-                initrd: None,
-                arguments,
-            });
-            (machine, Some(hypervisor))
-        } else {
-            let mut machine = Machine::new(payload.flat.clone());
-            machine.boot = Boot::Kernel {
-                image: payload.flat.clone(),
-                initrd: None,
-                arguments: Some(arguments),
-            };
-            machine.virtualization = false;
-            (machine, None)
+        let hypervisor = match self.below {
+            Below::Freehold => Some(images::hypervisor()?),
+            Below::Nothing | Below::NothingAt(_) => None,
         };
+        let first = hypervisor.as_ref().unwrap_or(payload);
+        let mut machine = Machine::new(first.flat.clone());
         machine.cpu = self.cpu.to_owned();
         machine.smp = self.smp;
         machine.memory = self.memory;
         machine.nodes = self.nodes;
         machine.semihosting = true;
+        if hypervisor.is_some() {
+            machine.host = Some(Host {
+                image: payload.flat.clone(),
+                initrd: None,
+                arguments,
+            });
+            return Ok((machine, hypervisor));
+        }
+        machine.virtualization = false;
+        match self.below {
+            Below::NothingAt(address) => {
+                // QEMU writes the command line into the tree of a kernel that it boots itself.
+                let mut donor = machine.clone();
+                donor.extra = vec![
+                    "-kernel".into(),
+                    (&payload.flat).into(),
+                    "-append".into(),
+                    arguments.into(),
+                ];
+                machine.boot = Boot::Placed {
+                    image: payload.flat.clone(),
+                    address,
+                    tree: donor.device_tree()?,
+                };
+            }
+            _ => {
+                machine.boot = Boot::Kernel {
+                    image: payload.flat.clone(),
+                    initrd: None,
+                    arguments: Some(arguments),
+                };
+            }
+        }
         Ok((machine, hypervisor))
     }
 }
@@ -83,7 +118,7 @@ pub fn cases() -> Result<Vec<String>> {
         smp: 1,
         memory: Memory::mib(512),
         nodes: 0,
-        freehold: false,
+        below: Below::Nothing,
     };
     let (machine, _) = configuration.machine(&images::payload_host()?, "list".to_owned())?;
     let run = machine.run(LIST_LIMIT, |_| ())?;

@@ -1,14 +1,18 @@
 //! The payload host's cases, each a test, on one machine of every CPU model.
 
 use anyhow::Result;
-use freehold_runner::{machine::Memory, setup};
-use freehold_tests::on_machine::{Configuration, Group, cases};
+use freehold_runner::machine::{Memory, layout};
+use freehold_runner::setup;
+use freehold_tests::on_machine::{Below, Configuration, Group, cases};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 /// Up to so many chosen cases are named to the payload; for more it is quicker to run everything.
 const FEW: usize = 6;
+
+/// An address that no loader would choose: the payload runs wherever it is put.
+const ELSEWHERE: u64 = layout::RAM + 0x0a60_0000;
 
 /// The machines: every CPU model once, sizes and CPU counts spread over them.
 fn configurations() -> Vec<Configuration> {
@@ -17,18 +21,18 @@ fn configurations() -> Vec<Configuration> {
         smp,
         memory,
         nodes,
-        freehold: true,
+        below: Below::Freehold,
     };
-    let bare = |cpu, smp, memory| Configuration {
+    let bare = |cpu, smp, memory, below| Configuration {
         cpu,
         smp,
         memory,
         nodes: 0,
-        freehold: false,
+        below,
     };
     vec![
-        bare("cortex-a72", 4, Memory::mib(512)),
-        bare("max", 2, Memory::mib(512)),
+        bare("cortex-a72", 4, Memory::mib(512), Below::Nothing),
+        bare("max", 2, Memory::mib(512), Below::NothingAt(ELSEWHERE)),
         with("cortex-a53", 1, Memory::mib(256), 0),
         with("cortex-a72", 4, Memory::gib(4), 0),
         with("cortex-a76", 8, Memory::gib(2), 2),
@@ -39,7 +43,7 @@ fn configurations() -> Vec<Configuration> {
 
 /// Whether a case runs on the machine: without Freehold only those of the payload itself do.
 fn belongs(configuration: &Configuration, case: &str) -> bool {
-    configuration.freehold || case.starts_with("framework::")
+    configuration.below == Below::Freehold || case.starts_with("framework::")
 }
 
 fn trials(arguments: &Arguments) -> Result<Vec<Trial>> {
@@ -63,7 +67,7 @@ fn trials(arguments: &Arguments) -> Result<Vec<Trial>> {
                 .map(|case| format!("={case}"))
                 .collect::<Vec<_>>()
                 .join(" "),
-            _ if configuration.freehold => String::new(),
+            _ if configuration.below == Below::Freehold => String::new(),
             _ => "framework::".to_owned(),
         };
         let group = Arc::new(Group::new(configuration.clone(), filter));
@@ -72,7 +76,7 @@ fn trials(arguments: &Arguments) -> Result<Vec<Trial>> {
             let name = format!("{prefix}::{case}");
             trials.push(Trial::ignorable_test(name, move || group.judge(&case)));
         }
-        if configuration.freehold {
+        if configuration.below == Below::Freehold {
             groups.push(group);
         }
     }
