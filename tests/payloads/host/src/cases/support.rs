@@ -116,10 +116,11 @@ impl Seen {
         }
         let is_ram = |frame: u64| machine().memory.iter().any(|range| range.contains(&frame));
         let frames = around.iter().map(|&frame| {
-            let word = is_ram(frame)
-                .then(|| probe::access(Level::El1, Access::Load8, frame, 0).ok())
-                .flatten();
-            (HYPERVISOR.frame_state(frame), word)
+            let info = HYPERVISOR.frame_state(frame);
+            // A pinned frame is a trace ring here, and every call writes to it.
+            let is_still = is_ram(frame) && info.is_ok_and(|info| info.count == 0);
+            let read = || probe::access(Level::El1, Access::Load8, frame, 0).ok();
+            (info, is_still.then(read).flatten())
         });
         Ok(Self {
             statistics,
