@@ -173,11 +173,20 @@ impl<'a, H: Hardware> Region<'a, H> {
     }
 
     /// Makes the region one word again if its frames all agree. Returns the node, which goes back to the pool.
+    ///
+    /// A region keeps its node while a CPU is at work on some of its frames, or EL2 has pinned them one by one: what
+    /// ends the work or the pin changes a part of the region, and must not lack a page for that.
     pub fn fold(&mut self) -> Option<FoldedNode> {
         let RegionWord::Node { page, breaks: 0 } = self.now else {
             return None;
         };
-        self.now = RegionWord::Uniform(self.read(page, 0));
+        let entry = self.read(page, 0);
+        let in_work = entry.transit().is_some_and(|transit| transit.active);
+        let pinned = entry.state() == State::HostSharedHyp && entry.count() > 0;
+        if in_work || pinned {
+            return None;
+        }
+        self.now = RegionWord::Uniform(entry);
         Some(FoldedNode(page))
     }
 

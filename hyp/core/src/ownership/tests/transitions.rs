@@ -6,7 +6,7 @@ use crate::double::{Contents, identity};
 use crate::hardware::{Hardware, Regime};
 use crate::map::Entry;
 use crate::ownership::Refusal;
-use crate::state::{HypUse, State};
+use crate::state::{HypUse, State, Transit, TransitReason};
 use hyp_abi::{FrameState, Status};
 
 fn frame(number: u64) -> Frame {
@@ -329,4 +329,40 @@ fn nobody_reaches_what_el2_reserved_at_boot() {
             .iter()
             .all(|entry| *entry == Entry::hyp(HypUse::Boot))
     );
+}
+
+#[test]
+fn a_region_keeps_its_node_while_its_frames_are_in_work() {
+    // Two CPUs take back the halves of a region: all its frames are in transit alike, and a third CPU collapses it.
+    let system = machine();
+    let in_work = Entry::in_transit(Transit {
+        reason: TransitReason::Reclaim,
+        active: true,
+        progress: 0,
+    });
+    system.force(span(HOST_REGION, 256), in_work);
+    system.force(span(HOST_REGION + 256, 256), in_work);
+    let used = system.hardware().pages_in_use();
+    assert_eq!(system.collapse(span(HOST_REGION, 512)), Ok(512));
+    assert_eq!(
+        system.hardware().pages_in_use(),
+        used,
+        "each half still needs the node to end its transit"
+    );
+}
+
+#[test]
+fn unpinning_never_needs_a_page() {
+    let system = machine();
+    let region = span(HOST_REGION, 512);
+    system.share_hyp(region).unwrap();
+    for frame in region.iter() {
+        system.pin(frame).unwrap();
+    }
+    system.collapse(region).unwrap();
+    system.hardware().limit_pool(Some(0));
+    for frame in region.iter() {
+        assert_eq!(system.unpin(frame), Ok(()));
+    }
+    assert_sound(&system);
 }
