@@ -49,6 +49,12 @@ impl<H: Hardware> Ownership<'_, H> {
         self.lock_hyp(span).unmap();
     }
 
+    /// EL2's table, to be looked at. For tests.
+    #[cfg(any(test, feature = "doubles"))]
+    pub fn hyp_table(&self) -> Table<HypStage1, H::Geometry> {
+        *self.hyp.lock()
+    }
+
     fn lock_hyp(&self, span: FrameSpan) -> HypPermit<'_, H> {
         let table = self.hyp.lock();
         self.hw.observe(Event::Locked(LockName::HypTable));

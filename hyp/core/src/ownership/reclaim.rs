@@ -39,8 +39,8 @@ impl<H: Hardware> Ownership<'_, H> {
     fn reclaim_piece(&self, piece: Piece, ranged: bool) -> Result<u64, Refusal> {
         let whole = piece.span.frames() == <H::Geometry as Geometry>::REGION_FRAMES;
         let mut permit = self.check(piece, HostChange::Grant, |entry| must_be_donated(entry, whole))?;
-        let parked = permit.region().entry(piece.first).transit();
-        let progress = parked.map_or(0, |transit| transit.progress);
+        let before = permit.region().entry(piece.first);
+        let progress = before.transit().map_or(0, |transit| transit.progress);
         permit.enter(transit(TransitReason::Reclaim, true, progress));
         let pages = permit.suspend();
 
@@ -53,7 +53,7 @@ impl<H: Hardware> Ownership<'_, H> {
             return Ok(piece.span.frames());
         }
         if whole {
-            self.park(permit, &scrubbed)
+            self.park(permit, &scrubbed, before)
         } else {
             Ok(self.hand_over_part(permit, piece, &scrubbed))
         }
@@ -86,8 +86,9 @@ impl<H: Hardware> Ownership<'_, H> {
         scrubbed.frames
     }
 
-    /// A whole region waits for the next call, or is taken apart around a frame that answered with an abort.
-    fn park(&self, mut permit: Permit<'_, H>, scrubbed: &Scrubbed) -> Result<u64, Refusal> {
+    /// A whole region waits for the next call, or is taken apart around a frame that answered with an abort. Without
+    /// the page for that it is again as it was `before`.
+    fn park(&self, mut permit: Permit<'_, H>, scrubbed: &Scrubbed, before: Entry) -> Result<u64, Refusal> {
         // Progress is below 512.
         let progress = scrubbed.frames as u16;
         if !scrubbed.poisoned {
@@ -98,7 +99,7 @@ impl<H: Hardware> Ownership<'_, H> {
         // What is scrubbed stays donated: the caller meets the broken frame by itself and goes on around it.
         let node = self.hw.allocate_page();
         if node.is_none() {
-            permit.enter(transit(TransitReason::Reclaim, false, progress));
+            permit.enter(before);
             permit.finish(false);
             return Err(Refusal::no_memory(1));
         }

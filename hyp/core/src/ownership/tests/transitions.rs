@@ -366,3 +366,22 @@ fn unpinning_never_needs_a_page() {
     }
     assert_sound(&system);
 }
+
+#[test]
+fn a_broken_frame_in_a_whole_region_changes_nothing_without_a_page() {
+    let system = machine();
+    let hw = system.hardware();
+    let region = span(HOST_REGION, 512);
+    system.donate_hyp(region).unwrap();
+    hw.poison(frame(HOST_REGION + 100));
+    hw.limit_pool(Some(0));
+    let before = picture(&system);
+    for _ in 0..2 {
+        assert_eq!(system.reclaim_hyp(region), Err(Refusal::no_memory(1)));
+        assert_eq!(picture(&system), before);
+    }
+    hw.limit_pool(None);
+    assert_eq!(system.reclaim_hyp(region), Ok(0));
+    assert_eq!(system.reclaim_hyp(region).unwrap_err().status, Status::Poisoned);
+    assert_sound(&system);
+}
