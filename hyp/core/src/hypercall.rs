@@ -149,11 +149,15 @@ fn trace_attach<H: Hardware>(ownership: &Ownership<'_, H>, cpu: u64, address: u6
     let attach = || -> Result<(), Refusal> {
         let cpu = checked_cpu(ownership, cpu)?;
         let frame = checked_frame(address)?;
+        // Judged before the frame is: a refusal must not leave behind the pages that a pin takes.
+        if ownership.hardware().trace_ring(cpu).is_some() {
+            return Err(Status::WrongTraceState.into());
+        }
         ownership.pin(frame)?;
         if ownership.hardware().trace_attach(cpu, frame) {
             return Ok(());
         }
-        // The pin was just made, so to take it off again needs nothing that could be missing.
+        // Another CPU was faster. The region of a pinned frame keeps its node, so no page is needed here.
         ownership.unpin(frame)?;
         Err(Status::WrongTraceState.into())
     };

@@ -4,10 +4,11 @@ use super::{HOST_REGION, RAM, RAM_FRAMES, assert_sound, machine, picture, span};
 use crate::addr::Frame;
 use crate::double::{Contents, identity};
 use crate::hardware::{Hardware, Regime};
+use crate::hypercall::host_call;
 use crate::map::Entry;
 use crate::ownership::Refusal;
 use crate::state::{HypUse, State, Transit, TransitReason};
-use hyp_abi::{FrameState, Status};
+use hyp_abi::{FrameState, HostCall, Status};
 
 fn frame(number: u64) -> Frame {
     Frame::new(number).unwrap()
@@ -384,4 +385,24 @@ fn a_broken_frame_in_a_whole_region_changes_nothing_without_a_page() {
     assert_eq!(system.reclaim_hyp(region), Ok(0));
     assert_eq!(system.reclaim_hyp(region).unwrap_err().status, Status::Poisoned);
     assert_sound(&system);
+}
+
+#[test]
+fn a_second_ring_for_a_cpu_is_refused_and_keeps_no_page() {
+    let system = machine();
+    let region = span(HOST_REGION, 512);
+    let ring = span(HOST_REGION + 600, 1);
+    system.share_hyp(region).unwrap();
+    system.share_hyp(ring).unwrap();
+    let attach = |frame: u64| {
+        let call = HostCall::TraceAttach {
+            cpu: 1,
+            frame: frame << 12,
+        };
+        host_call(&system, call.encode()).status
+    };
+    assert_eq!(attach(HOST_REGION + 600), Status::Success);
+    let used = system.hardware().pages_in_use();
+    assert_eq!(attach(HOST_REGION + 7), Status::WrongTraceState);
+    assert_eq!(system.hardware().pages_in_use(), used);
 }
