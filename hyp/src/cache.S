@@ -1,0 +1,84 @@
+// Data cache maintenance and zeroing, by address. All follow the procedure call standard and are leaves.
+
+    .section .text.cache, "ax"
+
+// A fixup: if the instruction at `at` takes an external abort, EL2 goes on at `to`.
+.macro cache_fixup at, to
+    .pushsection .fixup, "a"
+    .balign 4
+    .long   \at - .
+    .long   \to - .
+    .popsection
+.endm
+
+// The smallest data cache line of this CPU, in bytes. CTR_EL0.DminLine is the log2 of its words.
+.macro cache_line register, scratch
+    mrs     \register, ctr_el0
+    ubfx    \register, \register, #16, #4
+    mov     \scratch, #4
+    lsl     \register, \scratch, \register
+.endm
+
+// cache_clean(x0: start, x1: end). Clobbers x0, x2, x3.
+    .global cache_clean
+    .type cache_clean, %function
+cache_clean:
+    cache_line x2, x3
+    sub     x3, x2, #1
+    bic     x0, x0, x3
+1:  cmp     x0, x1
+    b.hs    2f
+    dc      cvac, x0
+    add     x0, x0, x2
+    b       1b
+2:  dsb     sy
+    ret
+    .size cache_clean, . - cache_clean
+
+// cache_clean_invalidate(x0: start, x1: end) -> x0: 0, or where it aborted. Clobbers x2, x3.
+    .global cache_clean_invalidate
+    .type cache_clean_invalidate, %function
+cache_clean_invalidate:
+    cache_line x2, x3
+    sub     x3, x2, #1
+    bic     x0, x0, x3
+3:  dc      civac, x0
+    cache_fixup 3b, 4f
+    add     x0, x0, x2
+    cmp     x0, x1
+    b.lo    3b
+    mov     x0, xzr
+4:  dsb     sy
+    ret
+    .size cache_clean_invalidate, . - cache_clean_invalidate
+
+// cache_zero(x0: start, x1: end), multiples of 4 KiB -> x0: 0, or where it aborted. Clobbers x2, x3.
+// DCZID_EL0: bit 4 forbids DC ZVA, bits 3:0 are the log2 of the words in its block (at most 2 KiB).
+    .global cache_zero
+    .type cache_zero, %function
+cache_zero:
+    mrs     x2, dczid_el0
+    tbnz    x2, #4, 6f
+    and     x2, x2, #0xf
+    mov     x3, #4
+    lsl     x2, x3, x2
+5:  dc      zva, x0
+    cache_fixup 5b, 8f
+    add     x0, x0, x2
+    cmp     x0, x1
+    b.lo    5b
+    mov     x0, xzr
+    ret
+6:  stp     xzr, xzr, [x0]
+    cache_fixup 6b, 8f
+7:  stp     xzr, xzr, [x0, #16]
+    cache_fixup 7b, 8f
+    add     x0, x0, #32
+    cmp     x0, x1
+    b.lo    6b
+    mov     x0, xzr
+8:  ret
+    .size cache_zero, . - cache_zero
+
+    .purgem cache_fixup
+    .purgem cache_line
