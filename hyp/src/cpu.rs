@@ -1,0 +1,232 @@
+//! What the CPUs are: their ID registers read, judged by hyp-core, and kept.
+
+#![expect(
+    unsafe_code,
+    reason = "reads ID registers that the register crate does not have"
+)]
+
+use aarch64_cpu::registers::{
+    CurrentEL, HCR_EL2, ID_AA64DFR0_EL1, ID_AA64DFR1_EL1, ID_AA64ISAR0_EL1, ID_AA64ISAR1_EL1,
+    ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1, ID_AA64PFR1_EL1, MIDR_EL1,
+    MPIDR_EL1, PAR_EL1,
+};
+use core::arch::asm;
+use core::sync::atomic::{AtomicBool, Ordering};
+use hyp_core::addr::Ipa;
+use hyp_core::errata::{Errata, Midr};
+use hyp_core::machine::{CpuFeatures, CpuIdentity};
+use hyp_core::trap::host_traps::Settings;
+use hyp_core::trap::id::IdRegisters;
+use hyp_core::trap::inject::PstateFeatures;
+use hyp_core::trap::syndrome::SystemRegister;
+use spin::Once;
+use tock_registers::interfaces::{Readable, Writeable};
+
+/// What the first CPU has. The others must have it too.
+static FEATURES: Once<CpuFeatures> = Once::new();
+
+/// Whether some CPU must be told twice to forget a translation.
+static REPEATS_TLBI: AtomicBool = AtomicBool::new(false);
+
+/// Whether some CPU walks stage 1 on speculation while another VMID is loaded.
+static SPECULATES_AT: AtomicBool = AtomicBool::new(false);
+
+macro_rules! read_raw {
+    ($register:expr) => {{
+        let value: u64;
+        // SAFETY: reading an ID register changes nothing; those that do not exist yet read as zero.
+        unsafe { asm!(concat!("mrs {}, ", $register), out(reg) value, options(nomem, nostack, preserves_flags)) };
+        value
+    }};
+}
+
+/// The ID registers of this CPU.
+pub(crate) fn identity() -> CpuIdentity {
+    CpuIdentity {
+        current_el: CurrentEL.get(),
+        hcr_el2: HCR_EL2.get(),
+        id_aa64pfr0: ID_AA64PFR0_EL1.get(),
+        id_aa64pfr1: ID_AA64PFR1_EL1.get(),
+        id_aa64dfr0: ID_AA64DFR0_EL1.get(),
+        id_aa64isar0: ID_AA64ISAR0_EL1.get(),
+        id_aa64isar1: ID_AA64ISAR1_EL1.get(),
+        // Encodings for assemblers that do not know the names.
+        id_aa64isar2: read_raw!("S3_0_C0_C6_2"),
+        id_aa64mmfr0: ID_AA64MMFR0_EL1.get(),
+        id_aa64mmfr1: ID_AA64MMFR1_EL1.get(),
+        id_aa64mmfr2: ID_AA64MMFR2_EL1.get(),
+        id_aa64mmfr4: read_raw!("S3_0_C0_C7_4"),
+    }
+}
+
+/// Keeps what the first CPU has.
+pub(crate) fn set_features(features: CpuFeatures) {
+    FEATURES.call_once(|| features);
+}
+
+/// What the CPUs have.
+///
+/// # Panics
+/// Before [`set_features`], which is the first thing of the boot.
+#[inline]
+pub(crate) fn features() -> &'static CpuFeatures {
+    FEATURES
+        .get()
+        .expect("the boot sets the features before anything asks for them")
+}
+
+/// Takes the errata of this CPU into account, for all CPUs: an invalidation is broadcast by one and obeyed by all.
+pub(crate) fn note_errata() {
+    let errata = errata();
+    if errata.repeat_tlbi {
+        REPEATS_TLBI.store(true, Ordering::Relaxed);
+    }
+    if errata.speculative_at {
+        SPECULATES_AT.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What is wrong with this CPU.
+pub(crate) fn errata() -> Errata {
+    Errata::of(Midr::new(MIDR_EL1.get()))
+}
+
+/// Whether a TLB invalidation must be issued twice.
+#[inline]
+pub(crate) fn repeats_tlbi() -> bool {
+    REPEATS_TLBI.load(Ordering::Relaxed)
+}
+
+/// Whether stage-1 walks must be off while a VMID is loaded whose EL1 state is not.
+pub(crate) fn speculates_at() -> bool {
+    SPECULATES_AT.load(Ordering::Relaxed)
+}
+
+/// MPIDR_EL1 of this CPU.
+pub(crate) fn mpidr() -> u64 {
+    MPIDR_EL1.get()
+}
+
+/// The ID registers of this CPU, as the traps are computed from.
+pub(crate) fn id_registers() -> IdRegisters {
+    IdRegisters {
+        midr: MIDR_EL1.get(),
+        pfr0: ID_AA64PFR0_EL1.get(),
+        pfr1: ID_AA64PFR1_EL1.get(),
+        pfr2: read_raw!("S3_0_C0_C4_2"),
+        smfr0: read_raw!("S3_0_C0_C4_5"),
+        dfr0: ID_AA64DFR0_EL1.get(),
+        dfr1: ID_AA64DFR1_EL1.get(),
+        isar0: ID_AA64ISAR0_EL1.get(),
+        isar1: ID_AA64ISAR1_EL1.get(),
+        isar2: read_raw!("S3_0_C0_C6_2"),
+        isar3: read_raw!("S3_0_C0_C6_3"),
+        mmfr0: ID_AA64MMFR0_EL1.get(),
+        mmfr1: ID_AA64MMFR1_EL1.get(),
+        mmfr3: read_raw!("S3_0_C0_C7_3"),
+    }
+}
+
+/// What the traps depend on beside the ID registers.
+pub(crate) fn trap_settings() -> Settings {
+    let id = id_registers();
+    Settings {
+        // The host chooses its memory types; FEAT_S2FWB is for guests.
+        force_write_back: false,
+        // PMCR_EL0 and MPAMIDR_EL1 exist only with their features.
+        pmcr: if id.pmu_version() == 0 {
+            0
+        } else {
+            read_raw!("pmcr_el0")
+        },
+        mpamidr: if id.has_mpam() {
+            read_raw!("S3_0_C10_C4_4")
+        } else {
+            0
+        },
+        mpidr: mpidr(),
+    }
+}
+
+/// The name of this CPU's model, as far as it is known.
+pub(crate) fn model_name() -> &'static str {
+    let midr = MIDR_EL1.get();
+    match (midr >> 24 & 0xff, midr >> 4 & 0xfff) {
+        (0x41, 0xd03) => "Cortex-A53",
+        (0x41, 0xd05) => "Cortex-A55",
+        (0x41, 0xd07) => "Cortex-A57",
+        (0x41, 0xd08) => "Cortex-A72",
+        (0x41, 0xd0b) => "Cortex-A76",
+        (0x41, 0xd0c) => "Neoverse N1",
+        (0x00, 0x051) => "QEMU max",
+        _ => "of an unknown model",
+    }
+}
+
+/// Whether a CPU with `features` can do what EL2 does in the first CPU's way.
+pub(crate) fn can_follow(features: &CpuFeatures) -> bool {
+    let first = self::features();
+    features.pa_bits >= first.pa_bits
+        && features.tlbi_range >= first.tlbi_range
+        && features.tlbi_level_hint >= first.tlbi_level_hint
+}
+
+/// Where stage 1 of the host takes the virtual address `far`, for a read at EL1 or EL0. `None` if nowhere.
+///
+/// AT writes PAR_EL1, which is the host's, so it is put back. The host may be in the middle of its own AT.
+pub(crate) fn translate_as_el1(far: u64) -> Option<Ipa> {
+    let saved = PAR_EL1.get();
+    // SAFETY: translates; what it found is in PAR_EL1.
+    unsafe { asm!("at s1e1r, {}", "isb", in(reg) far, options(nostack, preserves_flags)) };
+    let found = PAR_EL1.get();
+    PAR_EL1.set(saved);
+    // PAR_EL1.F (bit 0): it failed. PA in bits 47:12.
+    if found & 1 != 0 {
+        return None;
+    }
+    Ipa::new(found & 0x0000_ffff_ffff_f000 | far & 0xfff)
+}
+
+/// The ID register with this encoding, of this CPU.
+pub(crate) fn read_id(register: SystemRegister) -> u64 {
+    macro_rules! read_group {
+        ($($crm:literal: $($op2:literal)*;)*) => {
+            match (register.crm, register.op2) {
+                $($(($crm, $op2) => read_raw!(concat!("S3_0_C0_C", $crm, "_", $op2)),)*)*
+                _ => 0,
+            }
+        };
+    }
+    read_group! {
+        1: 0 1 2 3 4 5 6 7;
+        2: 0 1 2 3 4 5 6 7;
+        3: 0 1 2 3 4 5 6 7;
+        4: 0 1 2 3 4 5 6 7;
+        5: 0 1 2 3 4 5 6 7;
+        6: 0 1 2 3 4 5 6 7;
+        7: 0 1 2 3 4 5 6 7;
+    }
+}
+
+/// GCSCR_EL1, or zero on a CPU without FEAT_GCS.
+pub(crate) fn gcscr_el1() -> u64 {
+    if id_registers().gcs() == 0 {
+        0
+    } else {
+        read_raw!("S3_0_C2_C5_0")
+    }
+}
+
+/// Which PSTATE fields this CPU has.
+pub(crate) fn pstate_features() -> PstateFeatures {
+    PstateFeatures::of(&id_registers())
+}
+
+/// What waits for this CPU, masked or not: ISR_EL1, with SError in bit 8, IRQ in bit 7, FIQ in bit 6.
+#[inline]
+pub(crate) fn pending_interrupts() -> u64 {
+    let pending: u64;
+    // SAFETY: reads a register. Without `pure` it is read each time.
+    unsafe { asm!("mrs {}, isr_el1", out(reg) pending, options(nomem, nostack, preserves_flags)) };
+    pending
+}

@@ -1,0 +1,155 @@
+//! The machine, as hyp-core sees it: [`hyp_core::Hardware`] made of the pool, the doors and the per-CPU data.
+
+#![expect(unsafe_code, reason = "turns the frames of tables into references")]
+
+use crate::percpu::PerCpu;
+use crate::{barrier, cache, cpu, machine, pool, tlb, window};
+use core::ptr;
+use core::slice;
+use hyp_abi::trace::TraceEvent;
+use hyp_abi::{Counter, Features};
+use hyp_core::Hardware;
+use hyp_core::addr::{Frame, FrameSpan};
+use hyp_core::geometry::{Arm4K, Geometry};
+use hyp_core::hardware::{Event, Extent, ExternalAbort, Regime, TablePage};
+use hyp_core::sync::AtomicU64;
+
+/// This machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Machine;
+
+impl Hardware for Machine {
+    type Geometry = Arm4K;
+
+    #[inline]
+    fn table(&self, page: TablePage) -> &[AtomicU64] {
+        let entries: *const AtomicU64 = ptr::with_exposed_provenance(page.frame().address().value() as usize);
+        // SAFETY: a `TablePage` is a frame of EL2's, mapped at its own address, and used as a table; tables are
+        // only ever reached through atomics.
+        unsafe { slice::from_raw_parts(entries, Arm4K::ENTRIES) }
+    }
+
+    fn allocate_page(&self) -> Option<TablePage> {
+        let page = pool::allocate();
+        if page.is_some() {
+            self.count(Counter::PoolAllocations, 1);
+        }
+        page
+    }
+
+    fn free_page(&self, page: TablePage) {
+        pool::free(page);
+    }
+
+    fn pool_add(&self, frames: FrameSpan) {
+        // SAFETY: the core has just made these frames EL2's and mapped them.
+        unsafe { pool::add(frames) };
+    }
+
+    fn pool_take(&self, limit: u64) -> Option<FrameSpan> {
+        pool::take(limit)
+    }
+
+    fn pool_pages(&self) -> (u64, u64) {
+        pool::pages()
+    }
+
+    #[inline]
+    fn publish(&self) {
+        barrier::dsb_ishst();
+        // EL2's own walks, where the table is EL2's, must not be ahead of the stores either.
+        barrier::isb();
+    }
+
+    fn invalidate(&self, regime: Regime, extent: Extent) {
+        tlb::invalidate(regime, extent);
+    }
+
+    fn scrub(&self, frames: FrameSpan) -> Result<(), ExternalAbort> {
+        let done = window::with(frames, |start, end| {
+            // SAFETY: the window maps it for writing, and shows frames that only EL2 may reach.
+            let zeroed = unsafe { cache::zero(start, end) };
+            // SAFETY: the window maps it.
+            zeroed.and_then(|()| unsafe { cache::clean_invalidate(start, end) })
+        });
+        self.count(Counter::FramesScrubbed, frames.frames());
+        done.map_err(|at| {
+            let frame = frames.start().checked_add(window::frame_offset(at));
+            ExternalAbort {
+                frame: frame.unwrap_or(frames.start()),
+            }
+        })
+    }
+
+    fn clean(&self, frames: FrameSpan) {
+        // An abort is the next reader's to hear of: nothing is read here.
+        let _ = window::with(frames, |start, end| {
+            // SAFETY: the window maps it.
+            unsafe { cache::clean_invalidate(start, end) }
+        });
+    }
+
+    fn interrupt_pending(&self) -> bool {
+        // ISR_EL1 shows what waits for this CPU, masked or not: A (bit 8), I (7), F (6).
+        cpu::pending_interrupts() != 0
+    }
+
+    #[inline]
+    fn count(&self, counter: Counter, amount: u64) {
+        PerCpu::this().count(counter, amount);
+    }
+
+    fn counter(&self, cpu: usize, counter: Counter) -> Option<u64> {
+        machine::per_cpu(cpu).map(|data| data.counter(counter))
+    }
+
+    fn cpus(&self) -> usize {
+        machine::cpus()
+    }
+
+    #[inline]
+    fn tally(&self, frames: u64, from: u8, to: u8) {
+        PerCpu::this().tally(frames, from, to);
+    }
+
+    fn tallied(&self, state: u8) -> u64 {
+        (0..machine::cpus())
+            .filter_map(machine::per_cpu)
+            .fold(0, |sum, data| sum.wrapping_add(data.tallied(state)))
+    }
+
+    fn trace_attach(&self, cpu: usize, ring: Frame) -> bool {
+        machine::per_cpu(cpu).is_some_and(|data| data.ring.attach(ring))
+    }
+
+    fn trace_ring(&self, cpu: usize) -> Option<Frame> {
+        machine::per_cpu(cpu).and_then(|data| data.ring.page())
+    }
+
+    fn trace_detach(&self, cpu: usize, ring: Frame) -> bool {
+        machine::per_cpu(cpu).is_some_and(|data| data.ring.detach(ring))
+    }
+
+    fn reserved_bytes(&self) -> u64 {
+        machine::reserved_bytes()
+    }
+
+    fn features(&self) -> Features {
+        let mut features = Features::TRACE;
+        features.set(Features::RANGE_TLBI, cpu::features().tlbi_range);
+        features
+    }
+
+    #[inline]
+    fn observe(&self, event: Event) {
+        if let Event::Transition { frames, from, to } = event {
+            let count = frames.frames() & 0xffff_ffff;
+            let states = u64::from(from) << 32 | u64::from(to) << 48;
+            PerCpu::this().ring.record(
+                TraceEvent::Transition,
+                frames.start().address().value(),
+                count | states,
+            );
+        }
+    }
+}
