@@ -1,0 +1,84 @@
+//! Accesses to device registers that EL2 carries out for the host: the redistributors' RD_base frames.
+
+#![expect(unsafe_code, reason = "reads and writes device registers")]
+
+use crate::exit::Outcome;
+use crate::percpu::PerCpu;
+use aarch64_cpu::registers::{SCTLR_EL1, SPSR_EL2};
+use core::ptr;
+use hyp_abi::Counter;
+use hyp_core::addr::Ipa;
+use hyp_core::ownership::DeviceRange;
+use hyp_core::trap::Abort;
+use hyp_core::trap::access::{Width, big_endian};
+use hyp_core::trap::redistributor::{Decision, FrameKind, Place, judge_at};
+use tock_registers::interfaces::Readable;
+
+/// Carries out the access that aborted at `address`, in `range`, as far as the host may.
+pub(crate) fn access(
+    this: &PerCpu,
+    x: &mut [u64; 31],
+    abort: &Abort,
+    address: Ipa,
+    range: DeviceRange,
+    _esr: u64,
+) -> Outcome {
+    // Without a syndrome (a pair, a vector, cache maintenance) EL2 cannot know what was wanted; a table walk or a
+    // fetch has no business here.
+    let Some(access) = abort
+        .access
+        .filter(|_| !abort.stage1_walk && !abort.cache_maintenance)
+    else {
+        return Outcome::Inject;
+    };
+    this.count(Counter::DeviceAccesses, 1);
+    let swapped = big_endian(SPSR_EL2.get(), SCTLR_EL1.get());
+    let write = access.write.then(|| access.stored(x, swapped));
+    // The frame that was claimed: RD_base is the first page of its range; a range behind is a VLPI frame.
+    let offset = address.value() - range.start.value();
+    let place = Place {
+        index: 0,
+        frame: FrameKind::Rd,
+        offset,
+    };
+    let memory = match judge_at(place, access.width, write) {
+        Decision::Read { hidden } => read(address, access.width) & !hidden,
+        Decision::Write { value } => {
+            self::write(address, access.width, value);
+            return Outcome::Done;
+        }
+        Decision::Ignore => 0,
+        Decision::Refuse => return Outcome::Inject,
+    };
+    if !access.write {
+        access.load(x, memory, swapped);
+    }
+    Outcome::Done
+}
+
+fn register<T>(address: Ipa) -> *mut T {
+    ptr::with_exposed_provenance_mut(address.value() as usize)
+}
+
+/// Reads a register of a redistributor. A width that no register has reads as zero.
+fn read(address: Ipa, width: Width) -> u64 {
+    match width {
+        // SAFETY: a redistributor's frame that the boot found and mapped as Device memory at its own address; the
+        // address is a multiple of the width, and reading these registers changes nothing of EL2's.
+        Width::Word => u64::from(unsafe { register::<u32>(address).read_volatile() }),
+        // SAFETY: as above.
+        Width::Double => unsafe { register::<u64>(address).read_volatile() },
+        Width::Byte | Width::Half => 0,
+    }
+}
+
+/// Writes a register of a redistributor, of those that hyp-core lets through: none of them names memory.
+fn write(address: Ipa, width: Width, value: u64) {
+    match width {
+        // SAFETY: as for `read`.
+        Width::Word => unsafe { register::<u32>(address).write_volatile(value as u32) },
+        // SAFETY: as for `read`.
+        Width::Double => unsafe { register::<u64>(address).write_volatile(value) },
+        Width::Byte | Width::Half => {}
+    }
+}

@@ -1,0 +1,120 @@
+//! EL2's control registers while the host runs: the values are hyp-core's ([`hyp_core::trap::host_traps`]), the
+//! writing is here.
+//!
+//! Encodings stand where the register crate, or the assembler, does not know a name; each is written only where
+//! the CPU has it. All layouts are those of E2H = 0.
+
+#![expect(unsafe_code, reason = "writes control registers")]
+
+use crate::barrier::isb;
+use crate::percpu::PerCpu;
+use crate::{cpu, hardening, machine, tlb, vectors, vttbr};
+use core::arch::asm;
+use hyp_core::machine::{CpuFeatures, InputSize};
+use hyp_core::trap::fine_grained::FineGrainedTraps;
+use hyp_core::trap::host_traps::HostTraps;
+
+/// SCTLR_EL1 as the host finds it: MMU and caches off, its RES1 bits 11, 20, 22, 23, 28 and 29 set (Arm ARM DDI
+/// 0487, D24.2.150), little-endian.
+const SCTLR_EL1_OFF: u64 = 0x30d0_0800;
+
+macro_rules! write_register {
+    ($register:literal, $value:expr) => {{
+        let value: u64 = $value;
+        // SAFETY: the callers write what hyp-core computed for this CPU, and only registers that it has. None of
+        // them changes how EL2 itself runs.
+        unsafe { asm!(concat!("msr ", $register, ", {}"), in(reg) value, options(nostack, preserves_flags)) };
+    }};
+}
+
+macro_rules! write_if_there {
+    ($($register:literal = $value:expr;)*) => {
+        $(if let Some(value) = $value {
+            write_register!($register, value);
+        })*
+    };
+}
+
+/// VTCR_EL2 for the host's table: input size and start level as the plan chose them, walks through write-back
+/// inner-shareable memory (IRGN0 and ORGN0 1, SH0 3), 4 KiB granule (TG0 0), VMIDs of 8 bits (VS 0), no hardware
+/// updates of flags; bit 31 is RES1 (Arm ARM DDI 0487, D24.2.202).
+#[must_use]
+pub(crate) fn vtcr(size: InputSize, features: &CpuFeatures) -> u64 {
+    1 << 31
+        | features.pa_range << 16
+        | 3 << 12
+        | 1 << 10
+        | 1 << 8
+        | u64::from(size.sl0()) << 6
+        | u64::from(size.t0sz())
+}
+
+/// Makes this CPU ready for the host: its vectors, its traps, the host's stage 2. What is left is the entry itself.
+pub(crate) fn prepare_for_host(this: &PerCpu) {
+    vectors::install(this, hardening::choose());
+    let traps = HostTraps::new(&cpu::id_registers(), cpu::trap_settings());
+    write_traps(&traps);
+    if let Some(facts) = machine::facts() {
+        write_register!("vtcr_el2", facts.vtcr);
+        vttbr::load_host(facts.host_root.start().address().value());
+    }
+    isb();
+    tlb::forget_this_cpu();
+    write_register!("sctlr_el1", SCTLR_EL1_OFF);
+    // Last: from here on the host's stage 2 is in force.
+    write_register!("hcr_el2", traps.hcr_el2);
+    isb();
+}
+
+fn write_traps(traps: &HostTraps) {
+    write_register!("cptr_el2", traps.cptr_el2);
+    write_if_there! {
+        // ICC_SRE_EL2 comes before the registers that it enables.
+        "S3_4_C12_C9_5" = traps.icc_sre_el2;
+    }
+    isb();
+    write_register!("mdcr_el2", traps.mdcr_el2);
+    write_register!("cnthctl_el2", traps.cnthctl_el2);
+    write_register!("cntvoff_el2", traps.cntvoff_el2);
+    write_register!("hstr_el2", traps.hstr_el2);
+    write_register!("hacr_el2", traps.hacr_el2);
+    write_register!("vpidr_el2", traps.vpidr_el2);
+    write_register!("vmpidr_el2", traps.vmpidr_el2);
+    write_if_there! {
+        // HCRX_EL2, ICH_HCR_EL2, ACTLR_EL2.
+        "S3_4_C1_C2_2" = traps.hcrx_el2;
+        "S3_4_C12_C11_0" = traps.ich_hcr_el2;
+        "actlr_el2" = traps.actlr_el2;
+        // ZCR_EL2, SMCR_EL2.
+        "S3_4_C1_C2_0" = traps.zcr_el2;
+        "S3_4_C1_C2_6" = traps.smcr_el2;
+        // PMSCR_EL2, TRFCR_EL2, BRBCR_EL2.
+        "S3_4_C9_C9_0" = traps.pmscr_el2;
+        "S3_4_C1_C2_1" = traps.trfcr_el2;
+        "S2_4_C9_C0_0" = traps.brbcr_el2;
+        // MPAM2_EL2, MPAMHCR_EL2.
+        "S3_4_C10_C5_0" = traps.mpam2_el2;
+        "S3_4_C10_C4_0" = traps.mpamhcr_el2;
+    }
+    if let Some(fine) = &traps.fine_grained {
+        write_fine_grained(fine);
+    }
+}
+
+fn write_fine_grained(traps: &FineGrainedTraps) {
+    // HFGRTR_EL2, HFGWTR_EL2, HFGITR_EL2, HDFGRTR_EL2, HDFGWTR_EL2, HAFGRTR_EL2.
+    write_register!("S3_4_C1_C1_4", traps.hfgrtr_el2);
+    write_register!("S3_4_C1_C1_5", traps.hfgwtr_el2);
+    write_register!("S3_4_C1_C1_6", traps.hfgitr_el2);
+    write_register!("S3_4_C3_C1_4", traps.hdfgrtr_el2);
+    write_register!("S3_4_C3_C1_5", traps.hdfgwtr_el2);
+    write_if_there! { "S3_4_C3_C1_6" = traps.hafgrtr_el2; }
+    if let Some(second) = &traps.second {
+        // HFGRTR2_EL2, HFGWTR2_EL2, HFGITR2_EL2, HDFGRTR2_EL2, HDFGWTR2_EL2.
+        write_register!("S3_4_C3_C1_2", second.hfgrtr2_el2);
+        write_register!("S3_4_C3_C1_3", second.hfgwtr2_el2);
+        write_register!("S3_4_C3_C1_7", second.hfgitr2_el2);
+        write_register!("S3_4_C3_C1_0", second.hdfgrtr2_el2);
+        write_register!("S3_4_C3_C1_1", second.hdfgwtr2_el2);
+    }
+}
