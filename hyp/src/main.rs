@@ -1,0 +1,40 @@
+//! Freehold's EL2 image: how this machine does what `hyp-core` decides.
+//!
+//! - [`entry`], [`boot`], [`secondary`], [`refuse`]: how the CPUs come in.
+//! - [`layout`], [`mmu`], [`private_area`], [`window`], [`pool`], [`machine`]: EL2's own memory.
+//! - [`vectors`], [`exit`], [`smc`], [`device`]: the host's exits and their answers.
+//! - [`registers`], [`hardening`], [`cpu`]: what the CPU is, and how it is set up for the host.
+//! - [`tlb`], [`vttbr`], [`cache`], [`barrier`]: the doors; nobody else issues these instructions.
+//! - [`hardware`]: all of it as hyp-core sees it.
+//! - [`percpu`], [`trace`]: what belongs to one CPU.
+//! - [`console`], [`panic`], [`fixup`]: words, and the end.
+#![no_std]
+#![no_main]
+
+mod barrier;
+mod boot;
+mod cache;
+mod console;
+mod cpu;
+mod device;
+mod entry;
+mod exit;
+mod fixup;
+mod hardening;
+mod hardware;
+mod layout;
+mod machine;
+mod mmu;
+mod panic;
+mod percpu;
+mod pool;
+mod private_area;
+mod refuse;
+mod registers;
+mod secondary;
+mod smc;
+mod tlb;
+mod trace;
+mod vectors;
+mod vttbr;
+mod window;
