@@ -29,6 +29,8 @@ use tock_registers::interfaces::{Readable, Writeable};
 /// A hypercall: HVC from AArch64. x0 to x6 in, x0 to x3 out.
 pub(crate) extern "C" fn host_hypercall(frame: &mut HostFrame, esr: u64) {
     let this = entered(esr);
+    #[cfg(feature = "panic-test")]
+    crate::panic_test::hear(&frame.x);
     let [x0, x1, x2, x3, x4, x5, x6, ..] = frame.x;
     let result = host_call(machine::ownership(), [x0, x1, x2, x3, x4, x5, x6]);
     let [v1, v2, v3] = result.values;
@@ -150,7 +152,12 @@ enum Found {
 }
 
 fn fault_address(abort: &Abort) -> Found {
-    match abort.address() {
+    let address = if cpu::errata().wrong_stage {
+        abort.address_without_hpfar()
+    } else {
+        abort.address()
+    };
+    match address {
         FaultAddress::Known(address) => Found::Address(address),
         FaultAddress::Translate(far) => match cpu::translate_as_el1(far) {
             Some(address) => Found::Address(address),

@@ -5,7 +5,7 @@
     reason = "symbols of the linker script and of assembly are declared"
 )]
 
-use hyp_core::addr::{FRAME_SIZE, Frame, FrameSpan, PhysAddr};
+use hyp_core::addr::{FRAME_SIZE, Frame, FrameSpan};
 
 macro_rules! symbols {
     ($($(#[$doc:meta])* $function:ident = $symbol:ident;)*) => {
@@ -57,13 +57,4 @@ pub(crate) fn frames(start: u64, end: u64) -> FrameSpan {
         .zip(end.checked_sub(start))
         .and_then(|(first, bytes)| FrameSpan::new(first, bytes / FRAME_SIZE))
         .expect("the image lies below 2^48")
-}
-
-/// The physical address of something in the image or in EL2's memory, which EL2 maps to itself.
-///
-/// # Panics
-/// If the address lies at or above 2^48: no address of EL2's memory does.
-#[must_use]
-pub(crate) fn physical<T: ?Sized>(object: *const T) -> PhysAddr {
-    PhysAddr::new(object.addr() as u64).expect("EL2's memory lies below 2^48")
 }

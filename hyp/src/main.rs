@@ -26,6 +26,8 @@ mod layout;
 mod machine;
 mod mmu;
 mod panic;
+#[cfg(feature = "panic-test")]
+mod panic_test;
 mod percpu;
 mod pool;
 mod private_area;

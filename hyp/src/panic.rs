@@ -20,13 +20,14 @@ use aarch64_cpu::registers::{
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
+use hyp_core::machine::Affinity;
 use hyp_core::trap::syndrome::exception_class;
 use smccc::{Smc, psci};
 use tock_registers::interfaces::{Readable, Writeable};
 
-/// Whether some CPU has begun to panic.
-static PANICKING: AtomicBool = AtomicBool::new(false);
+/// The CPU that has begun to panic: its affinity plus one, or zero.
+static PANICKING: AtomicU64 = AtomicU64::new(0);
 
 /// The most frames of a backtrace.
 const MAX_FRAMES: usize = 32;
@@ -37,7 +38,7 @@ const EC_OWN_DATA_ABORT: u8 = 0x25;
 /// Waits for ever if another CPU panics: that is why this one is here.
 #[inline]
 pub(crate) fn park_if_panicking() {
-    if PANICKING.load(Ordering::Relaxed) {
+    if PANICKING.load(Ordering::Relaxed) != 0 {
         refuse::halt();
     }
 }
@@ -55,11 +56,10 @@ pub(crate) fn on_frame(frame: &HostFrame, reason: fmt::Arguments<'_>) -> ! {
 /// An exception at EL2 itself. Comes back only if the instruction has a fixup.
 pub(crate) extern "C" fn hyp_exception(frame: &mut HostFrame, vector: u64) {
     let esr = ESR_EL2.get();
-    if vector == kind::SYNC && exception_class(esr) == EC_OWN_DATA_ABORT {
-        if let Some(target) = fixup::find(ELR_EL2.get()) {
-            ELR_EL2.set(target);
-            return;
-        }
+    let is_data_abort = vector == kind::SYNC && exception_class(esr) == EC_OWN_DATA_ABORT;
+    if let Some(target) = fixup::find(ELR_EL2.get()).filter(|_| is_data_abort) {
+        ELR_EL2.set(target);
+        return;
     }
     let what = match vector {
         kind::SYNC => "a synchronous exception",
@@ -80,9 +80,12 @@ pub(crate) extern "C" fn hyp_overflow(frame: &mut HostFrame, vector: u64, pointe
 }
 
 fn end(frame: Option<&HostFrame>, frame_pointer: u64, reason: fmt::Arguments<'_>) -> ! {
-    if PANICKING.swap(true, Ordering::SeqCst) {
-        // Another CPU was first, or this one's report panicked.
-        refuse::halt();
+    let this = (MPIDR_EL1.get() & Affinity::MPIDR_MASK) + 1;
+    match PANICKING.compare_exchange(0, this, Ordering::SeqCst, Ordering::SeqCst) {
+        Ok(_) => {}
+        // The report of this CPU's own panic failed: nothing more can be told.
+        Err(first) if first == this => reset(),
+        Err(_) => refuse::halt(),
     }
     stop_the_others();
     // Even a report that fails must not keep the machine.
@@ -90,6 +93,11 @@ fn end(frame: Option<&HostFrame>, frame_pointer: u64, reason: fmt::Arguments<'_>
         let _ = report(&mut port, frame, frame_pointer, reason);
         port.flush();
     }
+    reset()
+}
+
+/// Has the firmware reset the machine.
+fn reset() -> ! {
     let _ = psci::system_reset::<Smc>();
     refuse::halt()
 }
@@ -99,9 +107,10 @@ fn stop_the_others() {
     let Some(facts) = machine::facts() else { return };
     let root: *mut u64 = ptr::with_exposed_provenance_mut(facts.host_root.start().address().value() as usize);
     for index in 0..(facts.host_root.bytes() / 8) as usize {
+        let entry = root.wrapping_add(index);
         // SAFETY: the root of the host's table is EL2's and mapped; its entries are only ever reached as whole
         // words, and a walk that sees this one faults.
-        unsafe { root.add(index).write_volatile(0) };
+        unsafe { entry.write_volatile(0) };
     }
     tlb::invalidate_everything_below();
 }
@@ -174,8 +183,9 @@ fn backtrace(port: &mut Port, innermost: Option<u64>, frame_pointer: u64) -> fmt
         let record: *const u64 = ptr::with_exposed_provenance(at as usize);
         // SAFETY: it lies on a stack of this CPU, whole and aligned.
         let next = unsafe { record.read_volatile() };
+        let second = record.wrapping_add(1);
         // SAFETY: as above.
-        let link = unsafe { record.add(1).read_volatile() };
+        let link = unsafe { second.read_volatile() };
         if !image.contains(&link) {
             break;
         }

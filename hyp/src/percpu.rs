@@ -24,7 +24,7 @@ pub(crate) const STACK_SIZE: u64 = 2 * FRAME_SIZE;
 pub(crate) const AREA_SIZE: u64 = STACK_SIZE + FRAME_SIZE;
 
 /// Bytes of the stack on which a CPU reports that its own has run over.
-pub(crate) const EMERGENCY_STACK_SIZE: usize = 2560;
+pub(crate) const EMERGENCY_STACK_SIZE: usize = 3584;
 
 /// How many states a frame can have, as far as the totals are concerned.
 pub(crate) const STATES: usize = 16;

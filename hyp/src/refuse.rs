@@ -43,14 +43,14 @@ pub(crate) extern "C" fn refuse_main(code: u64, tree: u64, image: u64) -> ! {
         _ => RefusalReason::ImageMisaligned(image),
     };
     let tree: *const u8 = ptr::with_exposed_provenance(tree as usize);
+    if tree.is_null() || !tree.addr().is_multiple_of(8) {
+        halt();
+    }
     // SAFETY: the boot protocol has the loader put the address of a device tree in x0, and nothing else runs that
-    // could write it. Without one the parser refuses what it finds.
-    let parsed = if tree.is_null() || !tree.addr().is_multiple_of(8) {
-        None
-    } else {
-        unsafe { Fdt::from_raw(tree) }.ok()
+    // could write it. The parser refuses what is none.
+    let Ok(tree) = (unsafe { Fdt::from_raw(tree) }) else {
+        halt()
     };
-    let Some(tree) = parsed else { halt() };
     // SAFETY: the tree says that a PL011 is there; with the MMU off every access to it is a device access.
     if let Some(mut port) = find_uart(tree).and_then(|address| unsafe { Port::new(address) }) {
         let _ = writeln!(port, "freehold: refused: {reason}");

@@ -67,11 +67,12 @@ pub(super) fn redistributors(
 /// GICR_TYPER of the redistributor at `base`, in two halves as every GIC allows.
 fn read_typer(base: u64) -> u64 {
     let register: *const u32 = ptr::with_exposed_provenance((base + TYPER) as usize);
+    let upper = register.wrapping_add(1);
     // SAFETY: the tree says that a redistributor is there, and it was mapped just now; reading TYPER changes
     // nothing.
     let low = unsafe { register.read_volatile() };
     // SAFETY: as above; the register has 64 bits.
-    let high = unsafe { register.add(1).read_volatile() };
+    let high = unsafe { upper.read_volatile() };
     u64::from(high) << 32 | u64::from(low)
 }
 
