@@ -28,6 +28,7 @@ pub mod machine;
 pub mod map;
 pub mod ownership;
 pub mod pgtable;
+pub mod psci;
 pub mod state;
 pub mod sync;
 
