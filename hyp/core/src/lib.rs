@@ -31,6 +31,7 @@ pub mod pgtable;
 pub mod psci;
 pub mod state;
 pub mod sync;
+pub mod trap;
 
 pub use addr::{Frame, FrameSpan, Ipa, PhysAddr};
 pub use geometry::{Arm4K, Geometry};
