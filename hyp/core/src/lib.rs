@@ -21,6 +21,7 @@ extern crate std;
 pub mod addr;
 #[cfg(any(test, feature = "doubles"))]
 pub mod double;
+pub mod errata;
 pub mod geometry;
 pub mod hardware;
 pub mod hypercall;
