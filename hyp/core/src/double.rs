@@ -16,6 +16,9 @@ mod store;
 mod system;
 pub mod tlb;
 
+#[cfg(test)]
+mod tests;
+
 pub use contents::Contents;
 pub use system::{identity, system};
 

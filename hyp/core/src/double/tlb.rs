@@ -19,6 +19,10 @@ use crate::hardware::{Extent, Regime, TablePage};
 use crate::pgtable::{Format, Table};
 use std::vec::Vec;
 
+/// What translations of one address may not differ in: the output address in bits 47:12, the shareability in 9:8,
+/// the memory type in 5:2 (of which a stage 1 has the low three).
+const STRICT: u64 = 0x0000_ffff_ffff_f33c;
+
 /// A translation of the addresses of one leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translation {
@@ -63,8 +67,6 @@ struct Watch {
     root: TablePage,
     start_level: u8,
     ia_bits: u32,
-    /// Attribute bits that may not differ between translations of one address.
-    strict: u64,
     accessed: u64,
     addresses: Vec<u64>,
 }
@@ -166,7 +168,6 @@ impl Tlb {
             root: table.root(),
             start_level: table.start_level(),
             ia_bits: table.ia_bits(),
-            strict: F::ATTRIBUTES & !F::IN_PLACE,
             accessed: F::ACCESSED,
             addresses: addresses.into_iter().map(Ipa::value).collect(),
         });
@@ -224,16 +225,10 @@ impl Tlb {
 
     /// Break-before-make: what is held and `new` may differ in permissions, for a while, and in nothing else.
     fn assert_compatible(&self, new: Translation) {
-        let strict = self
-            .watches
-            .iter()
-            .find(|watch| watch.regime == new.regime)
-            .map_or(0, |watch| watch.strict)
-            | 0x0000_ffff_ffff_f000;
         for old in &self.translations {
             if old.regime == new.regime && old.overlaps(new.start, new.start + new.bytes) {
                 assert!(
-                    old.level == new.level && (old.descriptor ^ new.descriptor) & strict == 0,
+                    old.level == new.level && (old.descriptor ^ new.descriptor) & STRICT == 0,
                     "no break before make: a CPU holds {old:x?} and found {new:x?}"
                 );
             }

@@ -5,6 +5,7 @@ mod encoding;
 mod exhaustion;
 mod guest;
 mod model;
+mod oracle;
 mod order;
 mod random;
 mod shape;

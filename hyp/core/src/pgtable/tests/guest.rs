@@ -174,7 +174,8 @@ fn a_vm_pays_for_its_tables_from_its_own_reserve() {
     let mut own = Reserve::take(&hw, 3).unwrap();
     hw.limit_pool(Some(0));
     let used = hw.pages_in_use();
-    let plan = table.plan(&hw, span(GIB, 1), map(GIB, Page)).unwrap();
+    let inner = GIB + 5 * BLOCK + 0x3000;
+    let plan = table.plan(&hw, span(inner, 1), map(GIB, Page)).unwrap();
     assert_eq!(plan.tables(), 2);
     plan.reserve_from(&hw, &mut own)
         .unwrap()

@@ -130,7 +130,7 @@ fn a_table_unmapped_whole_is_freed_after_the_invalidation_that_carries_no_level(
 fn blocks_unmapped_one_by_one_are_invalidated_together() {
     let (hw, table) = booted();
     let mut owed = Obligation::none(Regime::Host);
-    for number in 0..4 {
+    for number in [2, 3, 0, 1] {
         let part = table
             .apply(&hw, span(BASE + number * BLOCK, 512), unmap(0, Region))
             .unwrap();
@@ -148,13 +148,35 @@ fn blocks_unmapped_one_by_one_are_invalidated_together() {
     assert_eq!(
         told(&hw),
         [
-            Set(BASE, 2, Kind::Leaf, Kind::Zero),
-            Set(BASE + BLOCK, 2, Kind::Leaf, Kind::Zero),
             Set(BASE + 2 * BLOCK, 2, Kind::Leaf, Kind::Zero),
             Set(BASE + 3 * BLOCK, 2, Kind::Leaf, Kind::Zero),
+            Set(BASE, 2, Kind::Leaf, Kind::Zero),
+            Set(BASE + BLOCK, 2, Kind::Leaf, Kind::Zero),
             Invalidate(BASE, 4 * 512, Some(2)),
         ]
     );
+    hw.assert_coherent();
+}
+
+#[test]
+fn tables_unmapped_one_by_one_are_freed_after_one_invalidation() {
+    let (hw, table) = booted();
+    let range = span(BASE, 3 * 512);
+    table
+        .apply(&hw, range, Change::Populate { leaves: Page })
+        .unwrap()
+        .complete(&hw);
+    let used = hw.pages_in_use();
+    let mut owed = Obligation::none(Regime::Host);
+    for number in 0..3 {
+        let block = span(BASE + number * BLOCK, 512);
+        owed.join(&hw, table.apply(&hw, block, unmap(0, Region)).unwrap());
+    }
+    assert_eq!((owed.detached(), hw.pages_in_use()), (3, used));
+    let _ = hw.take_log();
+    owed.complete(&hw);
+    assert_eq!(told(&hw), [Invalidate(BASE, 3 * 512, None), Free, Free, Free]);
+    assert_eq!(hw.pages_in_use(), used - 3);
     hw.assert_coherent();
 }
 
@@ -322,8 +344,14 @@ fn permissions_of_part_of_a_block_are_part_of_its_split() {
 #[test]
 fn a_memory_type_changes_by_break_before_make() {
     let (hw, table) = booted();
+    let uncached = Stage2Attributes::new(
+        Stage2Memory::NonCacheable,
+        Stage2Access::all(),
+        Execute::All,
+        Shareability::Inner,
+    );
     let change = Change::Protect {
-        update: Update::replace(Stage2Attributes::HOST_DEVICE),
+        update: Update::replace(uncached),
     };
     let owed = table.apply(&hw, span(BASE, 512), change).unwrap();
     assert!(owed.is_empty());
