@@ -16,7 +16,7 @@ use aarch64_cpu::registers::{
 use hyp_abi::Counter;
 use hyp_abi::trace::TraceEvent;
 use hyp_core::addr::Ipa;
-use hyp_core::hypercall::host_call;
+use hyp_core::hypercall::answer_host;
 use hyp_core::ownership::{AbortVerdict, HostAccess};
 use hyp_core::trap::access::Resume;
 use hyp_core::trap::host_traps::HostTraps;
@@ -32,10 +32,8 @@ pub(crate) extern "C" fn host_hypercall(frame: &mut HostFrame, esr: u64) {
     #[cfg(feature = "panic-test")]
     crate::panic_test::hear(&frame.x);
     let [x0, x1, x2, x3, x4, x5, x6, ..] = frame.x;
-    let result = host_call(machine::ownership(), [x0, x1, x2, x3, x4, x5, x6]);
-    let [v1, v2, v3] = result.values;
-    let x0 = result.status.to_register();
-    [frame.x[0], frame.x[1], frame.x[2], frame.x[3]] = [x0, v1, v2, v3];
+    let [x0, x1, x2, x3] = answer_host(machine::ownership(), [x0, x1, x2, x3, x4, x5, x6]);
+    [frame.x[0], frame.x[1], frame.x[2], frame.x[3]] = [x0, x1, x2, x3];
     this.ring.record(TraceEvent::Exit, x0, 0);
 }
 

@@ -4,12 +4,24 @@ use crate::addr::Frame;
 use crate::hardware::Hardware;
 use crate::ownership::{Ownership, Refusal, checked_span};
 use crate::state::State;
-use hyp_abi::host_call::Statistic;
+use hyp_abi::host_call::{CALL_UID, FREEHOLD_UID, Statistic};
 use hyp_abi::{Counter, FrameRange, HostCall, HostReturn, Status, VERSION};
 
-/// Carries out the call that the host's registers x0 to x6 hold, and answers what its x0 to x3 become.
+/// Answers a hypercall of the host: its registers x0 to x6 in, what its x0 to x3 become out.
 ///
 /// Every value in `registers` is an allegation. Nothing that a host puts there makes this panic.
+#[inline]
+pub fn answer_host<H: Hardware>(ownership: &Ownership<'_, H>, registers: [u64; 7]) -> [u64; 4] {
+    let answer = host_call(ownership, registers);
+    if answer.status == Status::NotSupported && registers[0] == u64::from(CALL_UID) {
+        // Not a call of ours but the question who we are.
+        return FREEHOLD_UID.map(u64::from);
+    }
+    let [v1, v2, v3] = answer.values;
+    [answer.status.to_register(), v1, v2, v3]
+}
+
+/// Carries out the call that the host's registers x0 to x6 hold.
 #[inline]
 pub fn host_call<H: Hardware>(ownership: &Ownership<'_, H>, registers: [u64; 7]) -> HostReturn {
     let hw = ownership.hardware();
@@ -177,4 +189,24 @@ fn trace_detach<H: Hardware>(ownership: &Ownership<'_, H>, cpu: u64) -> HostRetu
         })
     };
     detach().map_or_else(refused, |()| HostReturn::success([0; 3]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::FrameSpan;
+    use crate::double::system;
+    use crate::geometry::Tiny;
+    use crate::ownership::Devices;
+
+    #[test]
+    fn whoever_asks_learns_who_answers() {
+        let ram = FrameSpan::new(Frame::new(0).unwrap(), 16).unwrap();
+        let boot = FrameSpan::new(Frame::new(0).unwrap(), 12).unwrap();
+        let system = system::<Tiny>(&[ram], boot, Devices::new());
+        let ask = |function: u64| answer_host(&system, [function, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(ask(u64::from(CALL_UID)), FREEHOLD_UID.map(u64::from));
+        let [status, ..] = ask(u64::from(CALL_UID) | 1 << 32);
+        assert_eq!(Status::from_register(status), Some(Status::NotSupported));
+    }
 }
