@@ -192,7 +192,7 @@ impl<G: Geometry> Machine<G> {
     /// # Panics
     /// If a stale translation is left.
     pub fn assert_coherent(&self) {
-        let walks = self.walks();
+        let (walks, _) = self.walks();
         held(&self.tlb).assert_coherent(&walks);
     }
 
@@ -208,14 +208,15 @@ impl<G: Geometry> Machine<G> {
         }
     }
 
-    /// Walks the watched tables for the watched addresses. The tables are read without the TLB's lock: their
+    /// Walks the watched tables for the watched addresses, and says after how many invalidations. The tables are read without the TLB's lock: their
     /// entries are what the explored schedules are about.
-    fn walks(&self) -> Vec<tlb::Walk> {
-        let starts = held(&self.tlb).starts();
-        starts
+    fn walks(&self) -> (Vec<tlb::Walk>, u64) {
+        let (starts, invalidations) = held(&self.tlb).starts();
+        let walks = starts
             .into_iter()
             .map(|start| start.walk::<G>(|page, index| self.tables.read(page, index)))
-            .collect()
+            .collect();
+        (walks, invalidations)
     }
 
     /// Lets the TLB hold all that it may.
@@ -225,8 +226,8 @@ impl<G: Geometry> Machine<G> {
         }
         // What a walk finds may itself be where the next one starts.
         while {
-            let walks = self.walks();
-            held(&self.tlb).hold(walks)
+            let (walks, invalidations) = self.walks();
+            held(&self.tlb).hold(walks, invalidations)
         } {}
     }
 

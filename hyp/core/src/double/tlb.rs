@@ -151,6 +151,9 @@ pub(super) struct Tlb {
     watches: Vec<Watch>,
     translations: Vec<Translation>,
     visited: Vec<Visited>,
+    /// How many invalidations there were. An invalidation waits for the walks under way: one that began before it
+    /// leaves nothing behind.
+    invalidations: u64,
 }
 
 impl Tlb {
@@ -173,8 +176,8 @@ impl Tlb {
         });
     }
 
-    /// Everywhere that a walk for a watched address may start.
-    pub(super) fn starts(&self) -> Vec<Start> {
+    /// Everywhere that a walk for a watched address may start, and how many invalidations there were.
+    pub(super) fn starts(&self) -> (Vec<Start>, u64) {
         let mut starts = Vec::new();
         for watch in &self.watches {
             for &address in &watch.addresses {
@@ -201,11 +204,14 @@ impl Tlb {
                 }));
             }
         }
-        starts
+        (starts, self.invalidations)
     }
 
-    /// Holds what walks found. Answers whether anything was new.
-    pub(super) fn hold(&mut self, walks: Vec<Walk>) -> bool {
+    /// Holds what walks found that began after so many invalidations. Answers whether more may be found.
+    pub(super) fn hold(&mut self, walks: Vec<Walk>, invalidations: u64) -> bool {
+        if self.invalidations != invalidations {
+            return true;
+        }
         let before = (self.visited.len(), self.translations.len());
         for walk in walks {
             for visited in walk.visited {
@@ -236,6 +242,7 @@ impl Tlb {
     }
 
     pub(super) fn invalidate(&mut self, regime: Regime, extent: Extent) {
+        self.invalidations += 1;
         match extent {
             Extent::All => {
                 self.translations.retain(|held| held.regime != regime);
