@@ -86,7 +86,7 @@ impl<'m, H: Hardware> Ownership<'m, H> {
     ///
     /// `host` maps all RAM of `map` to itself, at level 2 or below, and nothing else; the levels above are there for
     /// all RAM and stay as they are. `hyp` maps what EL2 uses.
-    pub const fn new(
+    pub fn new(
         hw: H,
         map: OwnershipMap<'m, H::Geometry>,
         host: Table<Stage2, H::Geometry>,
