@@ -4,9 +4,9 @@
 //! EL2's own targets collide (Spectre-BHB, CVE-2022-23960). A CPU says by ID register, or is known by its MIDR, to
 //! be immune or to need one of the slots below. The choice is made for each CPU.
 //!
-//! Sources: Arm, "Cache Speculation Side-channels", version 2.5; Arm, "Spectre-BHB: Speculative Target Reuse Attacks",
-//! version 1.7, with its table of loop counts; Arm ARM DDI 0487, ID_AA64PFR0_EL1.CSV2, ID_AA64MMFR1_EL1.ECBHB,
-//! ID_AA64ISAR2_EL1.CLRBHB; SMCCC DEN0028, 7.5 and 7.8.
+//! Sources: Arm, "Cache Speculation Side-channels"; Arm, "Spectre-BHB: Speculative Target Reuse Attacks", with its table
+//! of loop counts; Arm ARM DDI 0487, ID_AA64PFR0_EL1.CSV2, ID_AA64MMFR1_EL1.ECBHB, ID_AA64ISAR2_EL1.CLRBHB; SMCCC
+//! DEN0028, the architecture calls.
 
 use super::{Core, Midr};
 use crate::trap::id::IdRegisters;
@@ -91,8 +91,8 @@ const HISTORY_LOOPS: &[(u8, &[Core])] = &[
 impl VectorSlot {
     /// The slot for the CPU that `id` describes, under a firmware that answered `firmware`.
     ///
-    /// What one slot can do about both attacks is preferred; where the firmware offers nothing for injected targets
-    /// (CSV2 = 0, an old core), the history is still cleared.
+    /// What one slot can do about both attacks is preferred. Where targets can be injected and no firmware prevents
+    /// it (an old core, CSV2 = 0), an attacker needs no branch history, and clearing that would buy nothing.
     #[must_use]
     pub fn choose(id: &IdRegisters, firmware: Firmware) -> Self {
         let midr = Midr::new(id.midr);
@@ -100,11 +100,14 @@ impl VectorSlot {
             && !midr.is_one_of(IMMUNE_TO_INJECTION)
             && firmware.workaround_1 != Some(NOT_NEEDED);
         let call_3 = firmware.workaround_3 == Some(CALL_IT);
-        if injection && call_3 {
-            return Self::FirmwareWorkaround3;
-        }
-        if injection && firmware.workaround_1 == Some(CALL_IT) {
-            return Self::FirmwareWorkaround1;
+        if injection {
+            return if call_3 {
+                Self::FirmwareWorkaround3
+            } else if firmware.workaround_1 == Some(CALL_IT) {
+                Self::FirmwareWorkaround1
+            } else {
+                Self::None
+            };
         }
         // CSV2 = 3: branch history of one context has no effect in another. ECBHB: none from below reaches EL2.
         if id.csv2() >= 3 || id.ecbhb() != 0 {
@@ -153,7 +156,9 @@ mod tests {
     fn the_cores_of_the_test_machines_without_firmware() {
         let slot = |core, csv2| VectorSlot::choose(&id(core, csv2), SILENT);
         assert_eq!(slot(Core::CORTEX_A53, 0), VectorSlot::None);
-        assert_eq!(slot(Core::CORTEX_A72, 0), VectorSlot::Loop { iterations: 8 });
+        assert_eq!(slot(Core::CORTEX_A72, 0), VectorSlot::None);
+        // From r1p0 on its targets cannot be injected, and its history counts.
+        assert_eq!(slot(Core::CORTEX_A72, 1), VectorSlot::Loop { iterations: 8 });
         assert_eq!(slot(Core::CORTEX_A76, 1), VectorSlot::Loop { iterations: 24 });
         assert_eq!(slot(Core::NEOVERSE_N1, 1), VectorSlot::Loop { iterations: 24 });
         let max = IdRegisters {
@@ -179,7 +184,7 @@ mod tests {
         assert_eq!(slot(Some(0), Some(-1)), VectorSlot::FirmwareWorkaround1);
         assert_eq!(slot(Some(0), Some(0)), VectorSlot::FirmwareWorkaround3);
         assert_eq!(slot(Some(1), None), VectorSlot::Loop { iterations: 8 });
-        assert_eq!(slot(Some(-1), Some(-1)), VectorSlot::Loop { iterations: 8 });
+        assert_eq!(slot(Some(-1), Some(-1)), VectorSlot::None);
     }
 
     #[test]
