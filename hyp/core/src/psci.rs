@@ -6,7 +6,7 @@
 //!
 //! - [`relay`]: the calls, one by one.
 //! - [`slot`]: the power state of one CPU as the relay knows it, and where the host wants it to begin.
-//! - [`double`]: a firmware for tests.
+//! - `double`: a firmware for tests.
 //!
 //! Source: Arm Power State Coordination Interface, DEN0022 issue F.b (version 1.3).
 

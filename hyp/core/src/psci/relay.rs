@@ -9,7 +9,7 @@ use super::slot::{Arrival, Attempt, Occupied, Power, Slot, Start};
 use super::{ErrorCode, Firmware, FunctionId};
 use arm_psci::{AffinityInfo, Mpidr};
 
-/// How a power_state is laid out. The firmware has one of the two (DEN0022, 5.4.2).
+/// How a power_state is laid out. The firmware has one of the two (DEN0022, 5.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PowerStateFormat {
     /// StateType in bit 16, PowerLevel in 25:24, StateID in 15:0.

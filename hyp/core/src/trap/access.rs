@@ -3,7 +3,7 @@
 //! An abort with a valid instruction syndrome names one register, a width and how a loaded value is extended.
 //! [`DataAccess`] turns that into the value to store, or the value that the register gets.
 //!
-//! Source: Arm ARM DDI 0487, D24.2, ESR_EL2 (SAS, SSE, SRT, SF); F5.1 for the T32 IT state.
+//! Source: Arm ARM DDI 0487, D24.2, ESR_EL2 (SAS, SSE, SRT, SF); J1.2, `AArch32.ITAdvance`.
 
 use super::inject::{SPSR_AARCH32, SPSR_BTYPE, SPSR_SS};
 use super::syndrome::instruction_length;

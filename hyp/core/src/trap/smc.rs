@@ -99,7 +99,7 @@ const fn without_hint(function: u32) -> u32 {
 }
 
 /// x0 to x3 as the firmware may see them: the arguments of a 32-bit function are W1 to W3, and what is above
-/// them is nobody's business (DEN0028, 3.1).
+/// them is nobody's business (DEN0028, the SMC32 convention).
 fn arguments(function: u32, registers: [u64; 4]) -> [u64; 4] {
     let [_, x1, x2, x3] = registers;
     let wide = function & SIXTY_FOUR != 0;

@@ -4,6 +4,8 @@ use crate::psci::is_psci;
 use std::vec;
 use std::vec::Vec;
 
+mod suspend;
+
 /// Two clusters of two; the first CPU is on. The arguments of EL2's entry tell the CPUs apart.
 const AFFINITIES: [u64; 4] = [0x0, 0x1, 0x100, 0x1_0000_0101];
 const EL2_ENTRY: u64 = 0x1_8020_0000;
@@ -192,104 +194,6 @@ fn a_denied_cpu_off_leaves_the_cpu_on() {
     assert_eq!(bench.call(0, FunctionId::CpuOff, [0; 3]), DENIED);
     assert_eq!(bench.slots[0].power(), Power::On);
     assert_eq!(bench.relay().arrive(0), None);
-}
-
-#[test]
-fn a_standby_comes_straight_back() {
-    let bench = Bench::new();
-    for function in [FunctionId::CpuSuspend32, FunctionId::CpuSuspend64] {
-        // No entry is needed, and none is judged.
-        assert_eq!(bench.call(0, function, [0x0000_0001, u64::MAX, 0]), 0);
-        assert_eq!(bench.calls(), [(0xc400_0001, [1, EL2_ENTRY, 0xa000])]);
-        assert_eq!(bench.slots[0].power(), Power::On);
-        assert_eq!(bench.relay().arrive(0), None);
-    }
-}
-
-#[test]
-fn a_power_down_comes_back_through_el2() {
-    let bench = Bench::new();
-    for function in [FunctionId::CpuSuspend32, FunctionId::CpuSuspend64] {
-        let down = powered_down(|| bench.call(0, function, [1 << 30 | 5, ENTRY, CONTEXT]));
-        assert_eq!(
-            down,
-            Ok(PoweredDown {
-                resume: Some((EL2_ENTRY, 0xa000))
-            })
-        );
-        assert_eq!(bench.call(1, FunctionId::CpuOn64, [0, ENTRY, 0]), ALREADY_ON);
-        assert_eq!(bench.relay().arrive(0), Some(arrival(true)));
-        assert_eq!(bench.relay().arrive(0), None);
-    }
-}
-
-#[test]
-fn a_power_down_that_did_not_happen_returns() {
-    let bench = Bench::new();
-    // An interrupt was waiting; or the state is none that the firmware knows.
-    for answer in [0, INVALID_PARAMETERS, DENIED] {
-        bench.firmware.script(FunctionId::CpuSuspend64, answer);
-        assert_eq!(
-            bench.call(0, FunctionId::CpuSuspend64, [1 << 30, ENTRY, CONTEXT]),
-            answer
-        );
-        assert_eq!(bench.slots[0].power(), Power::On);
-        assert_eq!(bench.relay().arrive(0), None);
-    }
-}
-
-#[test]
-fn power_states_have_two_formats() {
-    let new = PowerStateFormat::Extended;
-    assert_eq!(new.powers_down(0x0fff_ffff), Some(false));
-    assert_eq!(new.powers_down(0x4000_0000), Some(true));
-    assert_eq!(new.powers_down(0x8000_0000), None);
-    assert_eq!(new.powers_down(0x1000_0000), None);
-    let old = PowerStateFormat::Original;
-    assert_eq!(old.powers_down(0x0300_ffff), Some(false));
-    assert_eq!(old.powers_down(0x0301_0000), Some(true));
-    assert_eq!(old.powers_down(0x0400_0000), None);
-    assert_eq!(old.powers_down(0x0002_0000), None);
-
-    let bench = Bench::new();
-    assert_eq!(
-        bench.call(0, FunctionId::CpuSuspend64, [1 << 31, ENTRY, 0]),
-        INVALID_PARAMETERS
-    );
-    assert_eq!(
-        bench.call(0, FunctionId::CpuSuspend64, [1 << 32, ENTRY, 0]),
-        INVALID_PARAMETERS
-    );
-    bench.firmware.make_old();
-    let down = powered_down(|| bench.call(0, FunctionId::CpuSuspend64, [1 << 16, ENTRY, CONTEXT]));
-    assert!(down.is_ok());
-    assert_eq!(bench.relay().arrive(0), Some(arrival(true)));
-    assert_eq!(
-        bench.call(0, FunctionId::CpuSuspend64, [1 << 30, ENTRY, 0]),
-        INVALID_PARAMETERS
-    );
-}
-
-#[test]
-fn the_system_sleeps_and_wakes_through_el2() {
-    let bench = Bench::new();
-    for function in [FunctionId::SystemSuspend32, FunctionId::SystemSuspend64] {
-        let down = powered_down(|| bench.call(0, function, [ENTRY, CONTEXT, 0]));
-        assert_eq!(
-            down,
-            Ok(PoweredDown {
-                resume: Some((EL2_ENTRY, 0xa000))
-            })
-        );
-        assert_eq!(bench.calls(), [(0xc400_000e, [EL2_ENTRY, 0xa000, 0])]);
-        assert_eq!(bench.relay().arrive(0), Some(arrival(true)));
-    }
-    bench.turn_on(1);
-    assert_eq!(
-        bench.call(0, FunctionId::SystemSuspend64, [ENTRY, CONTEXT, 0]),
-        DENIED
-    );
-    assert_eq!(bench.slots[0].power(), Power::On);
 }
 
 #[test]
