@@ -68,6 +68,14 @@ pub(crate) fn allocate(count: u64) -> Option<Frames> {
     allocate_aligned(count, FRAME_SIZE)
 }
 
+/// How many frames are free.
+pub(crate) fn free_frames() -> u64 {
+    FREE.lock()
+        .iter()
+        .map(|range| (range.end - range.start) / FRAME_SIZE)
+        .sum()
+}
+
 impl Frames {
     /// The frames.
     pub(crate) fn range(&self) -> FrameRange {

@@ -267,6 +267,7 @@ case!(the_timer_interrupts_every_cpu, {
 });
 
 case!(frames_are_aligned_apart_and_come_back, {
+    let before = allocator::free_frames();
     let one = frames(3)?;
     let other = super::support::frames_aligned(512, 512 * FRAME_SIZE)?;
     ensure_eq!(other.range().base % (512 * FRAME_SIZE), 0);
@@ -275,22 +276,25 @@ case!(frames_are_aligned_apart_and_come_back, {
         a.base + a.frames * FRAME_SIZE <= b.base || b.base + b.frames * FRAME_SIZE <= a.base,
         "{a:x?} {b:x?}"
     );
+    ensure_eq!(
+        allocator::free_frames(),
+        before - 515,
+        "free frames while some are taken"
+    );
     one.free();
     other.free();
-    let again = frames(3)?;
-    ensure_eq!(again.range(), a, "frames that were given back");
-    again.free();
+    ensure_eq!(
+        allocator::free_frames(),
+        before,
+        "free frames after all were given back"
+    );
     ensure!(allocator::allocate(1 << 40).is_none(), "a pebibyte");
     Ok(())
 });
 
 case!(a_bracket_counts_what_is_in_it, {
     let floor = bench::floor();
-    let figure = bench::sample(
-        || (),
-        || (0..1000).for_each(|i| _ = core::hint::black_box(i)),
-        || (),
-    );
+    let figure = bench::ticks_of(|| (0..1000).for_each(|i| _ = core::hint::black_box(i)));
     ensure!(
         figure.least > floor.least && figure.median >= figure.least,
         "{figure:?} above {floor:?}"

@@ -95,14 +95,16 @@ case!(running_out_is_an_error_that_names_the_need, {
         }
     }
     let (free, total) = pool()?;
+    let mut topped_up = Ok(());
     if needed.is_some() {
-        // A region of its own is what an empty pool can always be given.
+        // A region of its own is what an empty pool can always be given: there is no other way out.
         let region = frames_aligned(REGION_FRAMES, REGION_SIZE)?;
-        succeed!(HYPERVISOR.pool_top_up(region.range()));
-        let again = frames_aligned(REGION_FRAMES, REGION_SIZE)?;
-        succeed!(HYPERVISOR.share(again.one(1)));
-        regions.push(again);
+        topped_up = HYPERVISOR.pool_top_up(region.range());
+        if topped_up.is_err() {
+            region.free();
+        }
     }
+    // Whatever has come of it, the cases after this one need the pages.
     for region in regions {
         succeed!(HYPERVISOR.unshare(region.one(1)));
         succeed!(HYPERVISOR.collapse(region.range()));
@@ -111,6 +113,7 @@ case!(running_out_is_an_error_that_names_the_need, {
     for range in drained {
         Frames::adopt(range).free();
     }
+    succeed!(topped_up);
     match needed {
         Some(needed) => ensure!((1..=8).contains(&needed), "{needed} pages needed for one frame"),
         None => {
