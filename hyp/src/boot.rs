@@ -8,6 +8,7 @@
 //! - [`ownership`]: the ownership map and the host's table as they are at first.
 //! - [`tables`]: EL2's final table.
 //! - [`host`]: the host's kernel and its device tree.
+//! - [`seeds`]: what of the machine's entropy the host gets.
 //! - [`report`]: what the console is told.
 
 #![expect(
@@ -19,6 +20,7 @@ mod devices;
 mod host;
 mod ownership;
 mod report;
+mod seeds;
 mod tables;
 
 use crate::console::{self, Port};

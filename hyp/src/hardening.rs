@@ -11,16 +11,7 @@ const SMCCC_1_1: Version = Version { major: 1, minor: 1 };
 
 /// What this CPU's vectors must begin with.
 pub(crate) fn choose() -> VectorSlot {
-    let id = cpu::id_registers();
-    let firmware = firmware();
-    let slot = VectorSlot::choose(&id, firmware);
-    // Where branch targets themselves can be injected (CSV2 = 0) and no firmware prevents it, an attacker needs no
-    // branch history, and overwriting that at each exit buys nothing.
-    let is_pointless = id.csv2() == 0 && firmware.workaround_1.is_none_or(|answer| answer < 0);
-    match slot {
-        VectorSlot::Loop { .. } | VectorSlot::ClearBhb if is_pointless => VectorSlot::None,
-        slot => slot,
-    }
+    VectorSlot::choose(&cpu::id_registers(), firmware())
 }
 
 fn firmware() -> Firmware {

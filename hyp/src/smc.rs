@@ -1,7 +1,10 @@
 //! SMCs of the host, and the firmware below: hyp-core judges ([`hyp_core::trap::smc`]) and relays
 //! ([`hyp_core::psci`]), this carries out.
 
-#![expect(unsafe_code, reason = "calls the firmware, and places the CPUs' slots in a page of the pool")]
+#![expect(
+    unsafe_code,
+    reason = "calls the firmware, and places the CPUs' slots in a page of the pool"
+)]
 
 use crate::percpu::PerCpu;
 use crate::{layout, machine, pool};

@@ -5,6 +5,7 @@
     reason = "reads the kernel's header, and writes the tree into the host's memory"
 )]
 
+use super::seeds::HostSeeds;
 use crate::cache;
 use crate::mmu::{EarlyMemory, EarlyTables};
 use core::ptr;
@@ -41,12 +42,13 @@ pub(super) fn prepare(
     tables: &mut EarlyTables,
 ) -> Result<Host, RefusalReason> {
     let reserved = [plan.reservation];
+    let seeds = HostSeeds::of(machine);
     let edits = Edits {
         reserved: &reserved,
         bootargs: machine.kernel.bootargs,
         ramdisk: machine.ramdisk.map(|ramdisk| ramdisk.range),
-        rng_seed: None,
-        kaslr_seed: None,
+        rng_seed: seeds.rng(),
+        kaslr_seed: seeds.kaslr(),
     };
     let size = output_bound(input.len(), &edits) as u64;
     let kernel = kernel_memory(machine, tables);
