@@ -13,7 +13,7 @@ use crate::{cpu, device, smc};
 use aarch64_cpu::registers::{
     ELR_EL1, ELR_EL2, ESR_EL1, FAR_EL1, FAR_EL2, HPFAR_EL2, SCTLR_EL1, SPSR_EL1, SPSR_EL2, VBAR_EL1,
 };
-use hyp_abi::Counter;
+use hyp_abi::{Counter, Status};
 use hyp_abi::trace::TraceEvent;
 use hyp_core::addr::Ipa;
 use hyp_core::hypercall::answer_host;
@@ -26,11 +26,21 @@ use hyp_core::trap::sysreg::{Answer, answer};
 use hyp_core::trap::{Abort, FaultAddress, FaultKind, Syndrome};
 use tock_registers::interfaces::{Readable, Writeable};
 
+/// ISS bits 15:0 of an HVC or SMC from AArch64: the number in the instruction (Arm ARM DDI 0487, D24.2.40).
+const HVC_NUMBER: u64 = 0xffff;
+
 /// A hypercall: HVC from AArch64. x0 to x6 in, x0 to x3 out.
 pub(crate) extern "C" fn host_hypercall(frame: &mut HostFrame, esr: u64) {
     let this = entered(esr);
     #[cfg(feature = "panic-test")]
     crate::panic_test::hear(&frame.x);
+    if esr & HVC_NUMBER != 0 {
+        // DEN0028 2.4: calls are made with number 0; all others are nobody's.
+        this.count(Counter::Hypercalls, 1);
+        this.count(Counter::HypercallsRefused, 1);
+        frame.x[0] = Status::NotSupported.to_register();
+        return;
+    }
     let [x0, x1, x2, x3, x4, x5, x6, ..] = frame.x;
     let [x0, x1, x2, x3] = answer_host(machine::ownership(), [x0, x1, x2, x3, x4, x5, x6]);
     [frame.x[0], frame.x[1], frame.x[2], frame.x[3]] = [x0, x1, x2, x3];
