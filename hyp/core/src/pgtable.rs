@@ -41,7 +41,9 @@ pub use stage2::{Execute, Shareability, Stage2, Stage2Access, Stage2Attributes, 
 use crate::addr::{FRAME_SHIFT, Ipa, MAX_ADDRESS_BITS};
 use crate::geometry::Geometry;
 use crate::hardware::{Hardware, Regime, TablePage};
+use crate::sync::Ordering;
 use core::marker::PhantomData;
+use descriptor::{nth_table, table_of};
 use thiserror::Error;
 
 /// Why the engine refuses. A refused change has changed nothing.
@@ -197,8 +199,23 @@ impl<F: Format, G: Geometry> Table<F, G> {
     #[must_use]
     #[inline]
     pub fn walk<H: Hardware<Geometry = G>>(&self, hw: &H, ia: Ipa) -> Option<Entry<F>> {
-        self.entries(hw, IpaSpan::page_of(ia))
-            .find(|entry| !matches!(entry.descriptor, Descriptor::Table(_)))
+        let address = ia.value();
+        if address >> self.ia_bits != 0 {
+            return None;
+        }
+        let mut level = self.start_level;
+        let mut shift = G::level_shift(level);
+        let mut page = nth_table(self.root, address >> (shift + G::BITS_PER_LEVEL))?;
+        loop {
+            let index = (address >> shift) as usize & (G::ENTRIES - 1);
+            let raw = hw.table(page)[index].load(Ordering::Relaxed);
+            let Some(table) = table_of(raw, level) else {
+                return Some(Entry::new::<G>(ia.align_down(shift), level, raw));
+            };
+            page = table;
+            level += 1;
+            shift -= G::BITS_PER_LEVEL;
+        }
     }
 
     /// All entries that translate part of `span`, tables before what is below them, in ascending order. What lies
@@ -211,6 +228,7 @@ impl<F: Format, G: Geometry> Table<F, G> {
     ///
     /// # Errors
     /// [`EngineError::OutOfRange`], [`EngineError::Misaligned`], and for [`Change::Map`] [`EngineError::Mapped`].
+    #[inline]
     pub fn plan<H: Hardware<Geometry = G>>(
         &self,
         hw: &H,

@@ -36,7 +36,7 @@ impl<F: Format, G: Geometry> Table<F, G> {
                     continue;
                 }
                 Descriptor::Leaf { .. } if raw & F::ACCESSED != 0 => {
-                    seen(Entry::new(slot, raw));
+                    seen(Entry::new::<G>(slot.address(), slot.level, raw));
                     // Only an access flag goes, so that nothing is left to publish.
                     let _ = replace::<F, H>(hw, self.regime, slot, raw, raw & !F::ACCESSED, &mut obligation);
                 }

@@ -74,7 +74,7 @@ impl<F: Format> Change<F> {
     ///
     /// # Errors
     /// [`EngineError::Mapped`] if something is to be mapped where something is mapped.
-    #[inline]
+    #[inline(always)]
     pub(super) fn judge<G, H>(
         &self,
         hw: &H,

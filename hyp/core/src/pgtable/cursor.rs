@@ -1,7 +1,7 @@
 //! A place in a table, and the way on from it: every walk of the engine is one of these, none recurses.
 
 use super::Table;
-use super::descriptor::{Format, nth_table};
+use super::descriptor::{Format, nth_table, table_of};
 use super::span::IpaSpan;
 use crate::addr::{FRAME_SHIFT, Ipa};
 use crate::geometry::Geometry;
@@ -71,7 +71,10 @@ pub(super) fn address(value: u64) -> Ipa {
 /// moves on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cursor<G: Geometry> {
+    /// The table of each level that it came through. At the start level, which may be several tables side by side,
+    /// the one that it stands in.
     path: [TablePage; LEVELS],
+    root: TablePage,
     start_level: u8,
     level: u8,
     at: u64,
@@ -83,13 +86,26 @@ impl<G: Geometry> Cursor<G> {
     /// At the root's entry for the first address of `span`, which must lie in the table.
     #[inline]
     pub(super) fn new<F: Format>(table: &Table<F, G>, span: IpaSpan) -> Self {
-        Self {
+        let mut cursor = Self {
             path: [table.root; LEVELS],
+            root: table.root,
             start_level: table.start_level,
             level: table.start_level,
             at: span.start().value(),
             end: span.end(),
             geometry: PhantomData,
+        };
+        cursor.find_root();
+        cursor
+    }
+
+    /// Finds the table of the start level that translates the address at which it stands.
+    #[inline]
+    fn find_root(&mut self) {
+        let number = self.at >> (G::level_shift(self.start_level) + G::BITS_PER_LEVEL);
+        if number != 0 || self.path[usize::from(self.start_level)] != self.root {
+            self.path[usize::from(self.start_level)] =
+                nth_table(self.root, number).expect("the root's tables are inside 48 bits");
         }
     }
 
@@ -99,28 +115,44 @@ impl<G: Geometry> Cursor<G> {
         self.level
     }
 
+    /// The index of the entry at which it stands.
+    #[inline]
+    fn index(&self) -> usize {
+        (self.at >> G::level_shift(self.level)) as usize & (G::ENTRIES - 1)
+    }
+
     /// The entry at which it stands.
     #[inline]
     pub(super) fn slot(&self) -> Slot {
-        let shift = G::level_shift(self.level);
-        let number = self.at >> shift;
-        let index = (number & (G::ENTRIES as u64 - 1)) as usize;
-        let mut page = self.path[usize::from(self.level)];
-        if self.level == self.start_level {
-            // The start level may be several tables side by side, which resolve more bits than one table does.
-            page =
-                nth_table(page, number >> G::BITS_PER_LEVEL).expect("the root's tables are inside 48 bits");
-        }
-        let start = number << shift;
-        let end = start + (1 << shift);
+        let bytes = 1 << G::level_shift(self.level);
+        let start = self.at & !(bytes - 1);
+        let end = start + bytes;
         Slot {
-            page,
-            index,
+            page: self.path[usize::from(self.level)],
+            index: self.index(),
             level: self.level,
             start,
             end,
             from: self.at,
             to: end.min(self.end),
+        }
+    }
+
+    /// Down through tables as long as the range covers only a part of what they translate: whatever is done about
+    /// the range is done below them. Answers what the entry at which it then stands says.
+    #[inline]
+    pub(super) fn settle<H: Hardware<Geometry = G>>(&mut self, hw: &H) -> u64 {
+        loop {
+            let page = self.path[usize::from(self.level)];
+            let raw = hw.table(page)[self.index()].load(Ordering::Relaxed);
+            let Some(table) = table_of(raw, self.level) else {
+                return raw;
+            };
+            let bytes = 1 << G::level_shift(self.level);
+            if self.at & (bytes - 1) == 0 && self.end - self.at >= bytes {
+                return raw;
+            }
+            self.descend(table);
         }
     }
 
@@ -134,14 +166,23 @@ impl<G: Geometry> Cursor<G> {
     /// Past the entry at which it stands, and up where a table ends. `false` at the end of the range.
     #[inline]
     pub(super) fn advance(&mut self) -> bool {
-        let shift = G::level_shift(self.level);
-        self.at = ((self.at >> shift) + 1) << shift;
-        if self.at >= self.end {
-            return false;
+        let bytes = 1 << G::level_shift(self.level);
+        let next = (self.at & !(bytes - 1)) + bytes;
+        let more = next < self.end;
+        if more {
+            self.at = next;
+            self.climb();
         }
+        more
+    }
+
+    /// Up out of the tables that end before the address at which it stands.
+    fn climb(&mut self) {
         while self.level > self.start_level && self.at & ((1 << G::level_shift(self.level - 1)) - 1) == 0 {
             self.level -= 1;
         }
-        true
+        if self.level == self.start_level {
+            self.find_root();
+        }
     }
 }

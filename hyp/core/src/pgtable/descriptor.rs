@@ -139,6 +139,13 @@ fn table_page(raw: u64) -> TablePage {
     TablePage::new(output_address(raw).frame())
 }
 
+/// The table that the descriptor `raw` of a table of `level` names, if it names one.
+#[inline]
+pub(super) fn table_of(raw: u64, level: u8) -> Option<TablePage> {
+    let is_table = raw & (TABLE_OR_PAGE | VALID) == TABLE_OR_PAGE | VALID && level < PAGE_LEVEL;
+    is_table.then(|| table_page(raw))
+}
+
 /// The descriptor of the table `page`.
 #[inline]
 pub(super) const fn table_descriptor(page: TablePage) -> u64 {

@@ -1,7 +1,7 @@
 //! Reading a table: its entries, in order.
 
 use super::Table;
-use super::cursor::{Cursor, Slot};
+use super::cursor::Cursor;
 use super::descriptor::{Descriptor, Format};
 use super::span::IpaSpan;
 use crate::addr::Ipa;
@@ -23,14 +23,14 @@ pub struct Entry<F: Format> {
 }
 
 impl<F: Format> Entry<F> {
-    /// The entry `slot`, which says `raw`.
+    /// The entry of `level` that translates from `start` on and says `raw`.
     #[inline]
-    pub(super) fn new(slot: Slot, raw: u64) -> Self {
+    pub(super) fn new<G: Geometry>(start: Ipa, level: u8, raw: u64) -> Self {
         Self {
-            start: slot.address(),
-            pages: slot.pages(),
-            level: slot.level,
-            descriptor: Descriptor::decode(raw, slot.level),
+            start,
+            pages: G::level_frames(level),
+            level,
+            descriptor: Descriptor::decode(raw, level),
         }
     }
 }
@@ -60,7 +60,7 @@ impl<F: Format, G: Geometry, H: Hardware<Geometry = G>> Iterator for Entries<'_,
     fn next(&mut self) -> Option<Entry<F>> {
         let cursor = self.cursor.as_mut()?;
         let slot = cursor.slot();
-        let entry = Entry::new(slot, slot.load(self.hw));
+        let entry = Entry::new::<G>(slot.address(), slot.level, slot.load(self.hw));
         if let Descriptor::Table(table) = entry.descriptor {
             cursor.descend(table);
         } else if !cursor.advance() {

@@ -27,6 +27,7 @@ pub struct Plan<'t, F: Format, G: Geometry> {
 
 impl<'t, F: Format, G: Geometry> Plan<'t, F, G> {
     /// Looks the range through.
+    #[inline]
     pub(super) fn new<H: Hardware<Geometry = G>>(
         table: &'t Table<F, G>,
         hw: &H,
@@ -38,8 +39,9 @@ impl<'t, F: Format, G: Geometry> Plan<'t, F, G> {
         let mut first = None;
         let mut tables = 0;
         loop {
+            let raw = cursor.settle(hw);
             let slot = cursor.slot();
-            match change.judge::<G, H>(hw, span, slot, slot.load(hw))? {
+            match change.judge::<G, H>(hw, span, slot, raw)? {
                 Verdict::Descend(child) => {
                     cursor.descend(child);
                     continue;
@@ -82,6 +84,7 @@ impl<'t, F: Format, G: Geometry> Plan<'t, F, G> {
     ///
     /// # Errors
     /// [`EngineError::OutOfPages`] if the pool has too few; then none is taken.
+    #[inline]
     pub fn reserve<H: Hardware<Geometry = G>>(self, hw: &H) -> Result<Permit<'t, F, G>, EngineError> {
         let reserve =
             Reserve::take(hw, self.tables).ok_or(EngineError::OutOfPages { needed: self.tables })?;
@@ -142,6 +145,7 @@ impl<F: Format, G: Geometry> Permit<'_, F, G> {
     ///
     /// # Panics
     /// If the table has changed since the plan was made: the caller did not hold the range's lock.
+    #[inline]
     pub fn commit<H: Hardware<Geometry = G>>(self, hw: &H) -> Obligation {
         let Self { plan, mut reserve } = self;
         let regime = plan.table.regime;
@@ -152,8 +156,8 @@ impl<F: Format, G: Geometry> Permit<'_, F, G> {
             return obligation;
         };
         loop {
+            let raw = cursor.settle(hw);
             let slot = cursor.slot();
-            let raw = slot.load(hw);
             let verdict = plan
                 .change
                 .judge::<G, H>(hw, plan.span, slot, raw)
