@@ -150,6 +150,10 @@ impl<F: Firmware, E: Fn(u64) -> bool> Call<'_, F, E> {
     fn dispatch(&self, cpu: usize, registers: [u64; 4]) -> Answer {
         use FunctionId as Id;
         let [x0, a1, a2, a3] = registers;
+        // The call that kernels time, and the only one that is asked often; it concerns no CPU.
+        if x0 == u64::from(u32::from(Id::PsciVersion)) {
+            return self.version();
+        }
         let own = self.relay.slots.get(cpu).ok_or(ErrorCode::InternalFailure)?;
         let function = u32::try_from(x0)
             .ok()
