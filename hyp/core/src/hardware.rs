@@ -101,6 +101,8 @@ pub enum LockName {
     Region(u64),
     /// EL2's own stage-1 table.
     HypTable,
+    /// The pages kept back for topping up the pool.
+    Spare,
     /// The page pool.
     Pool,
 }

@@ -27,6 +27,7 @@ mod query;
 mod range;
 mod reclaim;
 mod share;
+mod spare;
 #[cfg(test)]
 mod tests;
 
@@ -79,6 +80,7 @@ pub struct Ownership<'m, H: Hardware> {
     host: Table<Stage2, H::Geometry>,
     hyp: Lock<Table<HypStage1, H::Geometry>>,
     devices: Lock<Devices>,
+    spare: Lock<spare::Spare>,
 }
 
 impl<'m, H: Hardware> Ownership<'m, H> {
@@ -99,6 +101,7 @@ impl<'m, H: Hardware> Ownership<'m, H> {
             host,
             hyp: Lock::new(hyp),
             devices: Lock::new(devices),
+            spare: Lock::new(spare::Spare::default()),
         }
     }
 

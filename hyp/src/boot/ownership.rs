@@ -33,6 +33,7 @@ pub(super) fn set_up(machine: &MachineDescription<'_>, plan: &BootPlan, hyp: Hyp
     claim(plan.reservation, Entry::hyp(HypUse::Boot));
     claim_firmware(machine);
     claim_gaps(machine);
+    kept::ownership().keep_spare();
 }
 
 fn build_map(machine: &MachineDescription<'_>, plan: &BootPlan) -> Map {

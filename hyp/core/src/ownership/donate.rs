@@ -2,6 +2,7 @@
 
 use super::permit::HostChange;
 use super::share::must_be_host;
+use super::spare::Source;
 use super::{Ownership, Refusal, is_ranged};
 use crate::addr::FrameSpan;
 use crate::geometry::Geometry;
@@ -28,19 +29,22 @@ impl<H: Hardware> Ownership<'_, H> {
         self.donate_batch(batch, given)
     }
 
-    /// Gives frames of the host to EL2's pool. Answers how many are done.
+    /// Gives frames of the host to EL2's pool. Answers how many are done. A pool that is empty takes them too: what
+    /// taking them in needs is kept back for this call, and made up from what it brings.
     ///
     /// # Errors
     /// Those of [`Ownership::donate_hyp`].
     pub fn pool_top_up(&self, span: FrameSpan) -> Result<u64, Refusal> {
         let ranged = is_ranged(span);
         self.each_region(span, |piece| {
-            let mut permit = self.check(piece, HostChange::Revoke, must_be_host)?;
-            let hyp = match self.check_hyp_map(piece.span) {
+            let source = Source::PoolOrSpare;
+            let mut permit = self.check_with(piece, HostChange::Revoke, source, must_be_host)?;
+            let hyp = match self.check_hyp_map(piece.span, source) {
                 Ok(hyp) => hyp,
                 Err(refusal) => {
                     let pages_needed = refusal.pages_needed + permit.pages_held();
                     permit.finish(false);
+                    self.refill_spare();
                     return Err(Refusal {
                         pages_needed,
                         ..refusal
@@ -52,6 +56,7 @@ impl<H: Hardware> Ownership<'_, H> {
             hyp.map();
             permit.finish(ranged);
             self.hw.pool_add(piece.span);
+            self.refill_spare();
             Ok(piece.span.frames())
         })
     }

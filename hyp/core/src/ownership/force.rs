@@ -1,6 +1,7 @@
 //! For tests: a frame is put in a state by hand, with the tables as that state wants them.
 
 use super::Ownership;
+use super::spare::Source;
 use crate::addr::FrameSpan;
 use crate::hardware::Hardware;
 use crate::map::{Entry, OwnershipMap};
@@ -29,7 +30,9 @@ impl<H: Hardware> Ownership<'_, H> {
         }
         let pinned = entry.state() == State::HostSharedHyp && entry.count() > 0;
         if pinned || entry.hyp_use() == Some(HypUse::Pool) {
-            self.check_hyp_map(span).expect("there are pages").map();
+            self.check_hyp_map(span, Source::Pool)
+                .expect("there are pages")
+                .map();
         }
         let mut region = self.map.lock(&self.hw, span.start()).expect("it is RAM");
         let mut node = if region.needs_node(piece.count) {

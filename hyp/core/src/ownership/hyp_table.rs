@@ -2,6 +2,7 @@
 //!
 //! EL2 maps them at their physical address, page by page, so that one page can go without its neighbours faulting.
 
+use super::spare::Source;
 use super::{Ownership, Refusal};
 use crate::addr::FrameSpan;
 use crate::hardware::{Event, Hardware, LockName};
@@ -24,14 +25,14 @@ impl<H: Hardware> Ownership<'_, H> {
     ///
     /// # Errors
     /// [`hyp_abi::Status::NoMemory`].
-    pub(super) fn check_hyp_map(&self, span: FrameSpan) -> Result<HypPermit<'_, H>, Refusal> {
+    pub(super) fn check_hyp_map(&self, span: FrameSpan, source: Source) -> Result<HypPermit<'_, H>, Refusal> {
         let mut permit = self.lock_hyp(span);
         let needed = permit
             .table
             .plan(&self.hw, IpaSpan::identity(span), map_change(span))
             .map(|plan| plan.tables());
         let needed = needed.expect("EL2 maps only what is its own or pinned");
-        match Reserve::take(&self.hw, needed) {
+        match self.take_pages(needed, source) {
             Some(reserve) => {
                 permit.reserve = reserve;
                 Ok(permit)

@@ -4,6 +4,7 @@
 //! need. What it gives is a [`Permit`]: nothing that is done with one can fail. The types keep the one order: a
 //! mapping is revoked, the TLB invalidation completed, the entry written, and then access granted.
 
+use super::spare::Source;
 use super::{Ownership, Refusal};
 use crate::addr::FrameSpan;
 use crate::hardware::{Hardware, TablePage};
@@ -101,6 +102,18 @@ impl<H: Hardware> Ownership<'_, H> {
         change: HostChange,
         judge: impl FnMut(Entry) -> Result<(), Status>,
     ) -> Result<Permit<'_, H>, Refusal> {
+        self.check_with(piece, change, Source::Pool, judge)
+    }
+
+    /// [`Ownership::check`], with pages from `source`.
+    #[inline]
+    pub(super) fn check_with(
+        &self,
+        piece: Piece,
+        change: HostChange,
+        source: Source,
+        judge: impl FnMut(Entry) -> Result<(), Status>,
+    ) -> Result<Permit<'_, H>, Refusal> {
         let region = self
             .map
             .lock(&self.hw, piece.span.start())
@@ -108,7 +121,7 @@ impl<H: Hardware> Ownership<'_, H> {
         region
             .check(piece.first, piece.count, judge)
             .map_err(|(_, status)| status)?;
-        let pages = self.reserve(&region, piece, change)?;
+        let pages = self.reserve(&region, piece, change, source)?;
         Ok(Permit {
             hw: &self.hw,
             host: &self.host,
@@ -120,7 +133,13 @@ impl<H: Hardware> Ownership<'_, H> {
     }
 
     #[inline]
-    fn reserve(&self, region: &Region<'_, H>, piece: Piece, change: HostChange) -> Result<Pages, Refusal> {
+    fn reserve(
+        &self,
+        region: &Region<'_, H>,
+        piece: Piece,
+        change: HostChange,
+        source: Source,
+    ) -> Result<Pages, Refusal> {
         let needs_node = region.needs_node(piece.count);
         let tables_needed = change
             .of_table(piece.span)
@@ -132,13 +151,10 @@ impl<H: Hardware> Ownership<'_, H> {
             });
         }
         let needed = tables_needed + u64::from(needs_node);
-        let lacking = || Refusal::no_memory(needed);
-        let tables = Reserve::take(&self.hw, tables_needed).ok_or_else(lacking)?;
-        let node = if needs_node { self.hw.allocate_page() } else { None };
-        if needs_node && node.is_none() {
-            tables.release(&self.hw);
-            return Err(lacking());
-        }
+        let mut tables = self
+            .take_pages(needed, source)
+            .ok_or(Refusal::no_memory(needed))?;
+        let node = if needs_node { tables.pop(&self.hw) } else { None };
         Ok(Pages { node, tables })
     }
 

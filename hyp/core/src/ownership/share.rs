@@ -4,6 +4,7 @@
 //! shared frame only while it is pinned.
 
 use super::permit::HostChange;
+use super::spare::Source;
 use super::{Ownership, Refusal, is_ranged};
 use crate::addr::{Frame, FrameSpan};
 use crate::hardware::Hardware;
@@ -66,7 +67,7 @@ impl<H: Hardware> Ownership<'_, H> {
         })?;
         let entry = permit.region().entry(piece.first);
         let hyp = match (entry.count() == 0)
-            .then(|| self.check_hyp_map(piece.span))
+            .then(|| self.check_hyp_map(piece.span, Source::Pool))
             .transpose()
         {
             Ok(hyp) => hyp,

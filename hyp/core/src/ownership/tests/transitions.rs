@@ -406,3 +406,30 @@ fn a_second_ring_for_a_cpu_is_refused_and_keeps_no_page() {
     assert_eq!(attach(HOST_REGION + 7), Status::WrongTraceState);
     assert_eq!(system.hardware().pages_in_use(), used);
 }
+
+/// An exhausted pool could not be topped up: taking a page in needs pages.
+#[test]
+fn an_empty_pool_can_always_be_topped_up() {
+    for (given, again) in [
+        (span(HOST_REGION, 512), 0),
+        (span(HOST_REGION + 3, 60), 0),
+        (span(HOST_REGION + 3, 1), 6),
+    ] {
+        let system = machine();
+        let hw = system.hardware();
+        system.keep_spare();
+        assert_eq!(system.spare_pages(), 5);
+        while hw.allocate_page().is_some() {}
+        assert_eq!(
+            system.share_hyp(span(HOST_REGION + 700, 1)).unwrap_err().status,
+            Status::NoMemory
+        );
+        assert_eq!(system.pool_top_up(given), Ok(given.frames()));
+        // A single page is less than it took to take it in; its neighbors need no more and make up for it.
+        for next in 0..again {
+            assert_eq!(system.pool_top_up(span(given.end_number() + next, 1)), Ok(1));
+        }
+        assert_eq!(system.spare_pages(), 5, "what was used is made up for");
+        assert_eq!(system.share_hyp(span(HOST_REGION + 700, 1)), Ok(1));
+    }
+}
