@@ -181,11 +181,16 @@ fn trace_detach<H: Hardware>(ownership: &Ownership<'_, H>, cpu: u64) -> HostRetu
     let detach = || -> Result<(), Refusal> {
         let cpu = checked_cpu(ownership, cpu)?;
         let ring = hw.trace_ring(cpu).ok_or(Status::WrongTraceState)?;
-        // Another CPU may have been faster; then there is nothing to unpin.
-        ownership.unpin_when(ring, || {
+        // Another CPU may have been faster. A frame that is a ring is pinned, so one that has no pin, or is not even
+        // shared any more, is none.
+        let detached = ownership.unpin_when(ring, || {
             hw.trace_detach(cpu, ring)
                 .then_some(())
                 .ok_or(Status::WrongTraceState)
+        });
+        detached.map_err(|refusal| match refusal.status {
+            Status::NoMemory => refusal,
+            _ => Status::WrongTraceState.into(),
         })
     };
     detach().map_or_else(refused, |()| HostReturn::success([0; 3]))
@@ -208,5 +213,22 @@ mod tests {
         assert_eq!(ask(u64::from(CALL_UID)), FREEHOLD_UID.map(u64::from));
         let [status, ..] = ask(u64::from(CALL_UID) | 1 << 32);
         assert_eq!(Status::from_register(status), Some(Status::NotSupported));
+    }
+
+    #[test]
+    fn whoever_ends_a_trace_that_another_has_ended_is_told_so() {
+        let ram = FrameSpan::new(Frame::new(0).unwrap(), 16).unwrap();
+        let boot = FrameSpan::new(Frame::new(0).unwrap(), 12).unwrap();
+        let system = system::<Tiny>(&[ram], boot, Devices::new());
+        let ring = FrameSpan::single(Frame::new(13).unwrap());
+        // What a CPU finds that saw the ring just before another one ended the trace and went on with the frame.
+        assert!(system.hardware().trace_attach(1, ring.start()));
+        let detach = || host_call(&system, HostCall::TraceDetach { cpu: 1 }.encode()).status;
+        assert_eq!(detach(), Status::WrongTraceState);
+        system.share_hyp(ring).unwrap();
+        assert_eq!(detach(), Status::WrongTraceState);
+        system.unshare_hyp(ring).unwrap();
+        system.donate_hyp(ring).unwrap();
+        assert_eq!(detach(), Status::WrongTraceState);
     }
 }
