@@ -3,7 +3,7 @@
 //! A visit begins with the first instruction of a vector slot (or, at boot and after a CPU_ON, with the first of the
 //! image) and ends with the ERET that leaves it. An exception from EL2 to EL2, through a slot below 0x400, is part of
 //! the visit that it interrupts. The numbers of a visit are those of [`Census`]; those of all visits with the same
-//! entry and marker come out as smallest, median and largest.
+//! entry and marker come out as smallest, median and largest; so do the instructions in each named part of the image.
 
 use crate::decode::{Kind, Operation, marker};
 use crate::plugin;
@@ -21,6 +21,8 @@ const FROM_LOWER: u16 = 0x400;
 struct Open {
     entry: Entry,
     census: Census,
+    /// Instructions in each part of the image, in the order of the options.
+    parts: Vec<u64>,
     /// Exceptions from EL2 to EL2 that have not returned.
     depth: u64,
     /// If the last instruction was an SMC: where it comes back to. A CPU_OFF does not, the CPU's next instruction is
@@ -67,6 +69,9 @@ impl Cpu {
         let Some(open) = &mut self.open else { return };
         open.smc_returns_to = None;
         open.census.instructions += 1;
+        for (part, count) in plugin().options.parts().iter().zip(&mut open.parts) {
+            *count += u64::from(part.at.contains(pc));
+        }
         match Operation::decode(word).map(|operation| operation.kind) {
             Some(Kind::Tlbi) => open.census.tlbi += 1,
             Some(Kind::Dsb) => open.census.dsb += 1,
@@ -89,19 +94,25 @@ impl Cpu {
         self.open = Some(Open {
             entry,
             census: Census::default(),
+            parts: vec![0; plugin().options.parts().len()],
             depth: 0,
             smc_returns_to: None,
         });
     }
 
     fn leave(&mut self, cpu: usize, returned: bool) {
-        let Some(Open { entry, census, .. }) = self.open.take() else {
+        let Some(Open {
+            entry, census, parts, ..
+        }) = self.open.take()
+        else {
             return;
         };
         let marker = self.marker;
+        let names = plugin().options.parts().iter().map(|part| part.name.as_str());
+        let parts = names.zip(parts);
         if returned {
             let values = self.seen.entry((entry, marker)).or_default();
-            for (name, value) in numbers(&census) {
+            for (name, value) in numbers(&census).into_iter().chain(parts.clone()) {
                 *values.entry(name).or_default().entry(value).or_default() += 1;
             }
         }
@@ -112,6 +123,7 @@ impl Cpu {
                 marker,
                 returned,
                 census,
+                parts: parts.map(|(name, count)| (name.to_owned(), count)).collect(),
             }));
         }
     }

@@ -60,8 +60,8 @@ pub struct Options {
     pub mode: Mode,
     /// `out=`: the file to write, see [`crate::report`].
     pub out: PathBuf,
-    /// `range=NAME:LO-HI`, any number. Count: ranges to tell apart, the first that fits counts. Calls, trace: exactly
-    /// one, the image, at most 4 GiB.
+    /// `range=NAME:LO-HI`, any number. Count: ranges to tell apart, the first that fits counts. Calls, trace: the
+    /// first is the image, at most 4 GiB; calls: any others are parts of it whose share of each visit is told.
     pub ranges: Vec<Named<Span>>,
     /// `mark=NAME:PC`, any number. Count: tell what was counted when a CPU comes here for the first time. Trace: tell
     /// when a CPU comes here.
@@ -160,8 +160,11 @@ impl Options {
         if self.mode == Mode::Count {
             return Ok(());
         }
-        if self.ranges.len() != 1 {
-            return Err(OptionError::Missing("range="));
+        let image = self.image().ok_or(OptionError::Missing("range="))?;
+        for Named { at: part, .. } in self.parts() {
+            if self.mode != Mode::Calls || part.start < image.start || image.end < part.end {
+                return Err(OptionError::Range(*part));
+            }
         }
         let vectors = self.vectors.ok_or(OptionError::Missing("vectors="))?;
         // VBAR_EL2 bits 10:0 are zero (Arm ARM DDI 0487, D24.2).
@@ -171,10 +174,16 @@ impl Options {
         Ok(())
     }
 
-    /// The image, in the modes that have exactly one range.
+    /// The image, in the modes that have one.
     #[must_use]
     pub fn image(&self) -> Option<Span> {
         self.ranges.first().map(|range| range.at)
+    }
+
+    /// The parts of the image that are counted apart.
+    #[must_use]
+    pub fn parts(&self) -> &[Named<Span>] {
+        self.ranges.get(1..).unwrap_or_default()
     }
 
     /// The offset of `pc` in its vector table, if an exception to the image can begin there.
@@ -371,6 +380,14 @@ mod tests {
             parse("mode=trace,out=f,range=i:0-8,vectors=8-0x800"),
             Err(OptionError::Range(_))
         ));
+        for (mode, part, fits) in [
+            ("calls", "0x10-0x20", true),
+            ("calls", "0x10-0x2000", false),
+            ("trace", "0x10-0x20", false),
+        ] {
+            let text = format!("mode={mode},out=f,vectors=0-0x800,range=i:0-0x1000,range=p:{part}");
+            assert_eq!(parse(&text).is_ok(), fits, "{text}");
+        }
     }
 
     #[test]

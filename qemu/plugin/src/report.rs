@@ -152,6 +152,9 @@ pub struct Visit {
     pub returned: bool,
     /// What it executed.
     pub census: Census,
+    /// How many of the instructions lie in each named part of the image.
+    #[serde(default, skip_serializing_if = "Counts::is_empty")]
+    pub parts: Counts,
 }
 
 /// The spread of a number over several visits.
@@ -174,7 +177,7 @@ pub struct Visits {
     pub marker: u16,
     /// How many there were.
     pub visits: u64,
-    /// Spread of each number of [`Census`], by its name.
+    /// Spread of each number of [`Census`], by its name, and of the instructions in each named part of the image.
     pub spread: BTreeMap<String, Spread>,
 }
 

@@ -242,6 +242,10 @@ fn visits_are_counted_and_classed() {
     let mut options = program.options(Mode::Calls);
     options.vectors = Some(program.span("vectors", "vectors_end"));
     options.visits = true;
+    options.ranges.push(Named {
+        name: "door".into(),
+        at: program.span("door", "nested"),
+    });
     let run = program.run(&options, 2);
 
     let visits_of = |cpu| -> Vec<_> {
@@ -287,6 +291,13 @@ fn visits_are_counted_and_classed() {
             (sync, 1, true, door),
         ]
     );
+
+    // All but the two instructions in the vector are in the door.
+    let in_door = run.lines.iter().filter_map(|line| match line {
+        Line::Visit(visit) => Some(visit.parts["door"]),
+        _ => None,
+    });
+    assert_eq!(in_door.filter(|&count| count > 0).collect::<Vec<_>>(), [12, 12]);
 
     // A CPU that is switched off does not come back to its visit; the next CPU_ON begins one.
     let off = Census { calls: 1, ..plain(3) };
