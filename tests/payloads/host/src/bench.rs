@@ -1,95 +1,120 @@
 //! Counted instructions.
 //!
-//! Under QEMU with `-icount shift=0,sleep=off` and a counter of 1 GHz, one tick of CNTVCT is one instruction. A
-//! bracket of two reads costs something itself; [`floor`] measures that and [`counted`] leaves it in, so whoever
-//! reports subtracts it. A timer tick lands in a bracket now and then, so a figure is the least or the median of
-//! many, never a mean.
+//! Under QEMU with `-icount shift=0,sleep=off` and a counter of 1 GHz, one tick of CNTVCT is one instruction. Each
+//! benchmark is an operation that is done many times between two reads of the counter, and tells the least and the
+//! median of them; what an empty bracket costs is subtracted.
+//!
+//! Before the last time, and only then, a marker instruction says which benchmark it is, so that who counts from
+//! outside (QEMU's plugin) sees each operation once, as the steady state has it.
+//!
+//! - [`bracket`]: counting what is between two reads.
+//! - [`calls`], [`donation`], [`aborts`]: the operations.
+//! - [`facts`]: what else the runner wants to know of the machine and of Freehold.
+
+mod aborts;
+mod bracket;
+mod calls;
+mod donation;
+mod facts;
 
 use crate::command_line::Filter;
 use crate::console::println;
+use crate::registry::{Failure, Outcome};
 use crate::sysreg;
-use core::hint::black_box;
-use linkme::distributed_slice;
+pub(crate) use bracket::{Figure, floor, ticks_of};
 
 /// The frequency at which a tick of the counter is an instruction.
 const ONE_TICK_PER_INSTRUCTION: u64 = 1_000_000_000;
 
-/// Samples of one figure.
-const SAMPLES: usize = 101;
-
-/// Every benchmark of the image.
-#[distributed_slice]
-pub(crate) static BENCHES: [Bench];
-
-/// A figure to measure.
+/// An operation to count.
 #[derive(Debug)]
-pub(crate) struct Bench {
-    /// What it measures.
-    pub(crate) name: &'static str,
-    /// Measures it.
-    pub(crate) run: fn() -> Figure,
+struct Bench {
+    name: &'static str,
+    /// The marker's number.
+    number: u16,
+    run: fn(mark: fn()) -> Result<Figure, Outcome>,
+    mark: fn(),
 }
 
-/// What was measured, in ticks, floor included.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Figure {
-    /// The least.
-    pub(crate) least: u64,
-    /// The median.
-    pub(crate) median: u64,
+macro_rules! benches {
+    ($($number:literal $name:ident = $run:path;)*) => {
+        &[$(Bench {
+            name: stringify!($name),
+            number: $number,
+            run: $run,
+            mark: bracket::mark::<$number>,
+        }),*]
+    };
 }
 
-/// Ticks that `body` takes, with IRQs masked, floor included.
-///
-/// Never inlined: what surrounds it must not be scheduled into the bracket.
-#[inline(never)]
-pub(crate) fn counted<T>(body: impl FnOnce() -> T) -> u64 {
-    let before = sysreg::counter();
-    let result = body();
-    let after = sysreg::counter();
-    black_box(result);
-    after.wrapping_sub(before)
+/// Every benchmark, in the order in which they run: later ones find the tables as earlier ones left them.
+const BENCHES: &[Bench] = benches! {
+    1 empty_call = calls::empty;
+    2 firmware_call = calls::firmware;
+    3 share_page_of_block = calls::share_page_of_block;
+    4 share_page = calls::share_page;
+    5 unshare_page = calls::unshare_page;
+    6 share_refused = calls::share_refused;
+    7 share_512_pages = calls::share_unaligned;
+    8 unshare_512_pages = calls::unshare_unaligned;
+    9 share_2m = calls::share_region;
+    10 unshare_2m = calls::unshare_region;
+    11 donate_page_of_block = donation::donate_page_of_block;
+    12 donate_4k = donation::donate_page;
+    13 give_back_4k = donation::give_back_page;
+    14 donate_2m = donation::donate_region;
+    15 give_back_2m = donation::give_back_region;
+    16 donate_1g = donation::donate_gigabyte;
+    17 give_back_1g = donation::give_back_gigabyte;
+    18 refused_load = aborts::load;
+    19 refused_store = aborts::store;
+    20 refused_fetch = aborts::fetch;
+};
+
+/// How a run of benchmarks went.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    /// How many were chosen.
+    pub(crate) chosen: usize,
+    /// How many of them failed.
+    pub(crate) failed: usize,
 }
 
-/// Least and median of [`SAMPLES`] samples, each between an untimed `before` and an untimed `after`.
-pub(crate) fn sample(mut before: impl FnMut(), mut body: impl FnMut(), mut after: impl FnMut()) -> Figure {
-    let mut ticks = [0; SAMPLES];
-    sysreg::without_irqs(|| {
-        for tick in &mut ticks {
-            before();
-            *tick = counted(&mut body);
-            after();
-        }
-    });
-    ticks.sort_unstable();
-    Figure {
-        least: ticks[0],
-        median: ticks[SAMPLES / 2],
-    }
-}
-
-/// What an empty bracket costs.
-pub(crate) fn floor() -> Figure {
-    sample(|| (), || (), || ())
-}
-
-/// Runs the benchmarks that `filter` chooses and prints `B <name> <least> <median>` for each, floor subtracted.
-/// Returns how many there were.
-pub(crate) fn run(filter: Filter<'_>) -> usize {
+/// Runs the benchmarks that `filter` chooses. Prints `B value <name> <marker> <samples> <least> <median>` for each,
+/// floor subtracted, or `B skip` or `B fail` with its name and the reason; before them the floor, with marker 0, and
+/// the facts, as `F <name> <value>`.
+pub(crate) fn run(filter: Filter<'_>) -> Tally {
     if sysreg::counter_frequency() != ONE_TICK_PER_INSTRUCTION {
         println!(
             "payload: a tick is no instruction here: the counter runs at {} Hz",
             sysreg::counter_frequency()
         );
     }
+    facts::tell();
     let floor = floor();
-    println!("B floor {} {}", floor.least, floor.median);
-    let chosen = BENCHES.iter().filter(|bench| filter.matches(bench.name));
-    chosen
-        .map(|bench| {
-            let figure = (bench.run)();
-            let net = |ticks: u64| ticks.saturating_sub(floor.least);
-            println!("B {} {} {}", bench.name, net(figure.least), net(figure.median));
-        })
-        .count()
+    println!(
+        "B value floor 0 {} {} {}",
+        floor.samples, floor.least, floor.median
+    );
+    let mut tally = Tally::default();
+    for bench in BENCHES.iter().filter(|bench| filter.matches(bench.name)) {
+        tally.chosen += 1;
+        let name = bench.name;
+        match (bench.run)(bench.mark) {
+            Ok(figure) => {
+                let net = |ticks: u64| ticks.saturating_sub(floor.least);
+                let (least, median) = (net(figure.least), net(figure.median));
+                println!(
+                    "B value {name} {} {} {least} {median}",
+                    bench.number, figure.samples
+                );
+            }
+            Err(Outcome::Skipped(why)) => println!("B skip {name} {why}"),
+            Err(Outcome::Failed(Failure { file, line, text })) => {
+                tally.failed += 1;
+                println!("B fail {name} {file}:{line} {text}");
+            }
+        }
+    }
+    tally
 }

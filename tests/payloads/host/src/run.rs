@@ -77,11 +77,11 @@ fn run_one(case: &Case) -> TestResult {
 
 /// Runs the benchmarks and ends the payload.
 pub(crate) fn bench(filter: Filter<'_>) -> ! {
-    let count = bench::run(filter);
-    println!("T end {count}");
-    leave(if count == 0 {
-        Exit::NothingToRun
-    } else {
-        Exit::Passed
+    let tally = bench::run(filter);
+    println!("T end {}", tally.chosen);
+    leave(match tally {
+        bench::Tally { chosen: 0, .. } => Exit::NothingToRun,
+        bench::Tally { failed: 0, .. } => Exit::Passed,
+        _ => Exit::Failed,
     })
 }

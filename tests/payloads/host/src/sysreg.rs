@@ -52,6 +52,10 @@ read!(/// MIDR_EL1.
     midr, "midr_el1");
 read!(/// The number of this CPU, which the entry code put there.
     cpu_number, "tpidr_el1");
+read!(/// CTR_EL0: the cache line sizes.
+    cache_type, "ctr_el0");
+read!(/// DCZID_EL0: the block that DC ZVA zeroes.
+    zero_block_id, "dczid_el0");
 read!(/// Frequency of the counters, in Hz.
     counter_frequency, "cntfrq_el0");
 write!(/// Sets the physical timer's downcounter.
