@@ -11,7 +11,7 @@ use hyp_core::addr::Ipa;
 use hyp_core::ownership::DeviceRange;
 use hyp_core::trap::Abort;
 use hyp_core::trap::access::{Width, big_endian};
-use hyp_core::trap::redistributor::{Decision, FrameKind, Place, judge_at};
+use hyp_core::trap::redistributor::{Decision, FRAME_BYTES, FrameKind, Place, judge_at};
 use tock_registers::interfaces::Readable;
 
 /// Carries out the access that aborted at `address`, in `range`, as far as the host may.
@@ -21,7 +21,6 @@ pub(crate) fn access(
     abort: &Abort,
     address: Ipa,
     range: DeviceRange,
-    _esr: u64,
 ) -> Outcome {
     // Without a syndrome (a pair, a vector, cache maintenance) EL2 cannot know what was wanted; a table walk or a
     // fetch has no business here.
@@ -34,12 +33,16 @@ pub(crate) fn access(
     this.count(Counter::DeviceAccesses, 1);
     let swapped = big_endian(SPSR_EL2.get(), SCTLR_EL1.get());
     let write = access.write.then(|| access.stored(x, swapped));
-    // The frame that was claimed: RD_base is the first page of its range; a range behind is a VLPI frame.
-    let offset = address.value() - range.start.value();
+    // A claimed range is one RD_base frame, or with GICv4 the two frames behind SGI_base (crate::boot).
+    let frame = if range.bytes == FRAME_BYTES {
+        FrameKind::Rd
+    } else {
+        FrameKind::Other
+    };
     let place = Place {
         index: 0,
-        frame: FrameKind::Rd,
-        offset,
+        frame,
+        offset: address.value() - range.start.value(),
     };
     let memory = match judge_at(place, access.width, write) {
         Decision::Read { hidden } => read(address, access.width) & !hidden,

@@ -13,8 +13,8 @@ use crate::{cpu, device, smc};
 use aarch64_cpu::registers::{
     ELR_EL1, ELR_EL2, ESR_EL1, FAR_EL1, FAR_EL2, HPFAR_EL2, SCTLR_EL1, SPSR_EL1, SPSR_EL2, VBAR_EL1,
 };
-use hyp_abi::{Counter, Status};
 use hyp_abi::trace::TraceEvent;
+use hyp_abi::{Counter, Status};
 use hyp_core::addr::Ipa;
 use hyp_core::hypercall::answer_host;
 use hyp_core::ownership::{AbortVerdict, HostAccess};
@@ -52,7 +52,7 @@ pub(crate) extern "C" fn host_smc(frame: &mut HostFrame, esr: u64) {
     let this = entered(esr);
     this.count(Counter::Smcs, 1);
     // The trapped instruction has not been executed: the host goes on after it.
-    ELR_EL2.set(ELR_EL2.get().wrapping_add(4));
+    step_past(esr);
     smc::host_smc(this, &mut frame.x, esr as u16);
     this.ring.record(TraceEvent::Exit, frame.x[0], 0);
 }
@@ -107,9 +107,7 @@ fn host_abort(this: &PerCpu, frame: &mut HostFrame, abort: &Abort, esr: u64) {
                     (false, false) => HostAccess::Read,
                 };
                 match machine::ownership().judge_host_abort(address, access) {
-                    AbortVerdict::Emulate(range) => {
-                        device::access(this, &mut frame.x, abort, address, range, esr)
-                    }
+                    AbortVerdict::Emulate(range) => device::access(this, &mut frame.x, abort, address, range),
                     other => other.into(),
                 }
             }
