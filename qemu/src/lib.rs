@@ -10,10 +10,12 @@
 //! - [`machine`]: QEMU's virt machine: what it is made of, how it is booted, watched and stopped.
 //! - [`plugin`]: the QEMU plugin that counts and traces what the machine executes.
 //! - [`verdict`]: what a run proved, by the console's protocol and the exit status together.
-//! - [`symbols`]: names for the addresses in a panic of EL2.
+//! - [`symbols`]: names for the addresses in a panic of EL2, and addresses for names.
 //! - [`linux`]: a Linux kernel as Freehold's host, with a script as its work.
 //! - [`story`]: the demonstration that `cargo run` gives.
+//! - [`bench`]: what Freehold's operations cost, counted.
 
+pub mod bench;
 pub mod debian;
 pub mod images;
 pub mod linux;

@@ -10,7 +10,7 @@ pub mod layout;
 mod run;
 mod stub;
 
-pub use run::{Ending, Run};
+pub use run::{Ending, Run, version};
 
 use anyhow::{Context as _, Result, bail};
 use std::{ffi::OsString, fmt, path::PathBuf, str::FromStr};

@@ -21,6 +21,8 @@ enum Command {
     Setup,
     /// Boots a Linux kernel as Freehold's host and runs a script there
     Linux(command::linux::Arguments),
+    /// Counts what Freehold's operations cost, beside Linux 7.2's; fails if one is not below
+    Bench(command::bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         None => command::story::run(),
         Some(Command::Setup) => command::setup::run(),
         Some(Command::Linux(arguments)) => command::linux::run(&arguments),
+        Some(Command::Bench(arguments)) => command::bench::run(&arguments),
     };
     result.unwrap_or_else(|error| {
         // The chain of causes; a backtrace of the runner would only hide it.

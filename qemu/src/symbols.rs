@@ -2,6 +2,9 @@
 //!
 //! Freehold prints `freehold: backtrace <n> <hex>` for each frame, innermost first, as an offset from the first
 //! byte of its image: it runs wherever it was loaded. Frame 0 is where it stopped; the others are return addresses.
+//! [`table`] has the addresses behind the names.
+
+pub mod table;
 
 use addr2line::Loader;
 use object::{Object as _, ObjectSegment as _};

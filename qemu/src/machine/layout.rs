@@ -12,6 +12,10 @@ use std::fs;
 /// Where RAM begins on the virt machine.
 pub const RAM: u64 = 0x4000_0000;
 
+/// Where QEMU puts the first byte of the kernel it boots itself ([`Boot::Kernel`]), if its Image header asks for no
+/// other offset: Freehold's does not.
+pub const FREEHOLD: u64 = RAM + (2 << 20);
+
 /// Where the device tree lies when it is ours ([`Boot::Placed`]); QEMU's own tree goes there too.
 pub const TREE: u64 = RAM + (128 << 20);
 

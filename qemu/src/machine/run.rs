@@ -134,7 +134,8 @@ impl Run {
 }
 
 /// QEMU's version, in its own words.
-fn version() -> String {
+#[must_use]
+pub fn version() -> String {
     let mut command = Command::new(arguments::QEMU);
     command.arg("--version");
     let text = process::output(command).unwrap_or_else(|error| format!("{error:#}"));

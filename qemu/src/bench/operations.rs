@@ -1,0 +1,213 @@
+//! What each operation costs, seen from EL1 and at EL2.
+
+use super::{
+    Twice,
+    linux::{self, Anchor},
+    payload::{self, Images, Results, Setting, Visits},
+};
+use crate::machine::Memory;
+use anyhow::{Context as _, Result, ensure};
+use serde::Serialize;
+
+/// RAM enough for an aligned GiB that is free.
+const MEMORY: Memory = Memory::gib(4);
+
+/// Where an operation is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// From the host at EL1: the instructions of the host and of EL2 between two reads of the counter.
+    El1,
+    /// At EL2 alone, from the vector to the ERET.
+    El2,
+}
+
+/// What an operation costs, in instructions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Operation {
+    /// CPU model.
+    pub cpu: String,
+    /// The payload's name for it.
+    pub name: String,
+    /// A reader's.
+    pub title: String,
+    /// Seen from EL1, the least of the samples. `None` if the host's own handler is most of it.
+    pub el1: Option<u64>,
+    /// At EL2.
+    pub el2: u64,
+    /// How often the host came to EL2.
+    pub exits: u64,
+    /// TLB invalidations.
+    pub tlbi: u64,
+    /// Data synchronization barriers.
+    pub dsb: u64,
+    /// Instruction synchronization barriers.
+    pub isb: u64,
+    /// Data cache instructions.
+    pub dc: u64,
+    /// Instruction cache instructions.
+    pub ic: u64,
+    /// What the scrubbing takes of it, if it scrubs.
+    pub scrubbing: Option<Scrubbing>,
+    /// Linux's figure, if there is one.
+    pub anchor: Option<Anchor>,
+}
+
+/// The part of an operation that zeroes memory and cleans the caches, in instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Scrubbing {
+    /// What is scrubbed, in bytes.
+    pub bytes: u64,
+    /// Executed to zero it.
+    pub zeroing: u64,
+    /// The least that zeroes it: a `DC ZVA` for each block.
+    pub zeroing_floor: u64,
+    /// Executed to clean it from the caches.
+    pub cleaning: u64,
+    /// The least that cleans it: a `DC` for each line.
+    pub cleaning_floor: u64,
+}
+
+impl Operation {
+    /// The figure that is compared with the anchor: the one that was counted at the same place.
+    #[must_use]
+    pub fn anchored(&self) -> u64 {
+        match (&self.anchor, self.el1) {
+            (Some(anchor), Some(el1)) if anchor.place == Place::El1 => el1,
+            _ => self.el2,
+        }
+    }
+
+    /// What EL2 executes beside scrubbing.
+    #[must_use]
+    pub fn bookkeeping(&self) -> u64 {
+        let scrubbing = self
+            .scrubbing
+            .map_or(0, |scrubbing| scrubbing.zeroing + scrubbing.cleaning);
+        self.el2.saturating_sub(scrubbing)
+    }
+}
+
+/// Titles of the benchmarks, in the order of the report.
+const TITLES: [(&str, &str); 20] = [
+    ("empty_call", "empty hypercall"),
+    ("firmware_call", "SMC forwarded to the firmware"),
+    ("share_page", "share 4 KiB"),
+    ("unshare_page", "unshare 4 KiB"),
+    ("share_refused", "share refused"),
+    ("share_page_of_block", "share 4 KiB, first of a whole 2 MiB"),
+    ("share_512_pages", "share 512 pages, unaligned"),
+    ("unshare_512_pages", "unshare 512 pages, unaligned"),
+    ("share_2m", "share 2 MiB block"),
+    ("unshare_2m", "unshare 2 MiB block"),
+    ("donate_4k", "donate 4 KiB"),
+    ("give_back_4k", "give back 4 KiB"),
+    ("donate_page_of_block", "donate 4 KiB, first of a whole 2 MiB"),
+    ("donate_2m", "donate 2 MiB"),
+    ("give_back_2m", "give back 2 MiB"),
+    ("donate_1g", "donate 1 GiB"),
+    ("give_back_1g", "give back 1 GiB"),
+    ("refused_load", "host abort refused: load"),
+    ("refused_store", "host abort refused: store"),
+    ("refused_fetch", "host abort refused: fetch"),
+];
+
+/// How many bytes a benchmark scrubs.
+fn scrubbed(name: &str) -> Option<u64> {
+    match name {
+        "give_back_4k" => Some(4 << 10),
+        "give_back_2m" => Some(2 << 20),
+        "give_back_1g" => Some(1 << 30),
+        _ => None,
+    }
+}
+
+/// Every benchmark on `cpu`.
+const fn everything(cpu: &str) -> Setting<'_> {
+    Setting {
+        cpu,
+        memory: MEMORY,
+        filter: "",
+    }
+}
+
+/// Counts every operation on `cpu`.
+///
+/// # Errors
+/// If a run proves nothing, or the payload has benchmarks that are not known here, or lacks some that are.
+pub fn measure(images: &Images, cpu: &str, twice: &mut Twice) -> Result<Vec<Operation>> {
+    let results = twice.run(&format!("the operations on {cpu}"), || {
+        payload::run(images, everything(cpu), Visits::Counted)
+    })?;
+    evaluate(cpu, &results)
+}
+
+/// Runs every operation on `cpu`, judges no figure, and says what is missing or not known.
+///
+/// # Errors
+/// If there is any such thing, or the run proves nothing.
+pub fn check(images: &Images, cpu: &str) -> Result<()> {
+    let (results, _) = payload::run(images, everything(cpu), Visits::Ignored)?;
+    complete(&results)
+}
+
+fn complete(results: &Results) -> Result<()> {
+    ensure!(
+        results.skipped.is_empty(),
+        "the payload skipped {}",
+        results.skipped.join(", ")
+    );
+    let names = || results.values.iter().map(|(name, _)| name.as_str());
+    for (known, _) in TITLES {
+        ensure!(
+            names().any(|name| name == known),
+            "the payload did not run {known}"
+        );
+    }
+    for name in names().filter(|name| *name != "floor") {
+        ensure!(
+            TITLES.iter().any(|(known, _)| *known == name),
+            "the payload ran {name}, which is not known"
+        );
+    }
+    Ok(())
+}
+
+fn evaluate(cpu: &str, results: &Results) -> Result<Vec<Operation>> {
+    complete(results)?;
+    let (line, block) = (results.fact("cache_line")?, results.fact("zero_block")?);
+    ensure!(line > 0 && block > 0, "a cache line of no bytes");
+    let operation = |(name, title): (&str, &str)| {
+        let (_, value) = results
+            .values
+            .iter()
+            .find(|(other, _)| other == name)
+            .with_context(|| format!("no figure for {name}"))?;
+        let work = results
+            .work
+            .get(&value.marker)
+            .with_context(|| format!("the plugin saw no visit of {name}"))?;
+        Ok(Operation {
+            cpu: cpu.to_owned(),
+            name: name.to_owned(),
+            title: title.to_owned(),
+            el1: (!name.starts_with("refused_")).then_some(value.least),
+            el2: work.census.instructions,
+            exits: work.exits,
+            tlbi: work.census.tlbi,
+            dsb: work.census.dsb,
+            isb: work.census.isb,
+            dc: work.census.dc,
+            ic: work.census.ic,
+            scrubbing: scrubbed(name).map(|bytes| Scrubbing {
+                bytes,
+                zeroing: work.zeroing,
+                zeroing_floor: bytes / block,
+                cleaning: work.cleaning,
+                cleaning_floor: bytes / line,
+            }),
+            anchor: linux::anchor(name, cpu),
+        })
+    };
+    TITLES.into_iter().map(operation).collect()
+}
