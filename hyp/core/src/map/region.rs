@@ -172,6 +172,45 @@ impl<'a, H: Hardware> Region<'a, H> {
         None
     }
 
+    /// Gives the frame with `index` the entry `new` if it passes `judge`. The short way of a call on one frame: it is
+    /// for a region that has a node, and answers `None`, having changed nothing, if this one needs one first.
+    ///
+    /// # Errors
+    /// What `judge` answered.
+    #[inline(always)]
+    pub fn replace_one<E>(
+        &mut self,
+        index: usize,
+        new: Entry,
+        judge: impl FnOnce(Entry) -> Result<(), E>,
+    ) -> Option<Result<(), E>> {
+        let (page, breaks) = match self.now {
+            RegionWord::Uniform(entry) => return judge(entry).err().map(Err),
+            RegionWord::Node { page, breaks } => (page, breaks),
+        };
+        let entries = self.hw.table(page);
+        let word = entries.get(index)?;
+        let old = Entry::from_word(word.load(Ordering::Relaxed));
+        if let Err(error) = judge(old) {
+            return Some(Err(error));
+        }
+        word.store(new.to_word(), Ordering::Relaxed);
+        let mut breaks = breaks;
+        if let Some(before) = index.checked_sub(1).and_then(|index| entries.get(index)) {
+            let before = Entry::from_word(before.load(Ordering::Relaxed));
+            breaks = breaks.wrapping_add(u16::from(!before.agrees_with_next(new)));
+            breaks = breaks.wrapping_sub(u16::from(!before.agrees_with_next(old)));
+        }
+        if let Some(after) = entries.get(index + 1) {
+            let after = Entry::from_word(after.load(Ordering::Relaxed));
+            breaks = breaks.wrapping_add(u16::from(!new.agrees_with_next(after)));
+            breaks = breaks.wrapping_sub(u16::from(!old.agrees_with_next(after)));
+        }
+        self.now = RegionWord::Node { page, breaks };
+        self.report_run(index, 1, old.state(), new.state());
+        Some(Ok(()))
+    }
+
     /// Makes the region one word again if its frames all agree. Returns the node, which goes back to the pool.
     ///
     /// A region keeps its node while a CPU is at work on some of its frames, or EL2 has pinned them one by one: what
@@ -268,7 +307,7 @@ impl<'a, H: Hardware> Region<'a, H> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn report_run(&self, first: usize, count: usize, from: State, to: State) {
         let frames = count as u64;
         if from != to {

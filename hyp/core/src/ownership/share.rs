@@ -7,6 +7,7 @@ use super::permit::HostChange;
 use super::spare::Source;
 use super::{Ownership, Refusal, is_ranged};
 use crate::addr::{Frame, FrameSpan};
+use crate::geometry::Geometry;
 use crate::hardware::Hardware;
 use crate::map::{Entry, OwnershipMap};
 use crate::state::State;
@@ -19,13 +20,7 @@ impl<H: Hardware> Ownership<'_, H> {
     /// [`Status::NotMemory`]; the refusal of a state that is not `Host`; [`Status::NoMemory`].
     #[inline]
     pub fn share_hyp(&self, span: FrameSpan) -> Result<u64, Refusal> {
-        let ranged = is_ranged(span);
-        self.each_region(span, |piece| {
-            let mut permit = self.check(piece, HostChange::None, must_be_host)?;
-            permit.enter(Entry::plain(State::HostSharedHyp));
-            permit.finish(ranged);
-            Ok(piece.span.frames())
-        })
+        self.enter_without_tables(span, Entry::plain(State::HostSharedHyp), must_be_host)
     }
 
     /// Ends the sharing of frames with EL2. Answers how many are done.
@@ -35,20 +30,49 @@ impl<H: Hardware> Ownership<'_, H> {
     /// [`Status::NoMemory`].
     #[inline]
     pub fn unshare_hyp(&self, span: FrameSpan) -> Result<u64, Refusal> {
+        self.enter_without_tables(span, Entry::plain(State::Host), |entry| {
+            must_be_shared(entry)?;
+            if entry.count() == 0 {
+                Ok(())
+            } else {
+                Err(Status::Pinned)
+            }
+        })
+    }
+
+    /// Gives frames that pass `judge` the entry `new`, where no table says anything else before or after.
+    #[inline(always)]
+    fn enter_without_tables(
+        &self,
+        span: FrameSpan,
+        new: Entry,
+        judge: impl Fn(Entry) -> Result<(), Status>,
+    ) -> Result<u64, Refusal> {
         let ranged = is_ranged(span);
+        if !ranged && let Some(done) = self.enter_one(span.start(), new, &judge) {
+            return done.map(|()| 1).map_err(Refusal::from);
+        }
         self.each_region(span, |piece| {
-            let mut permit = self.check(piece, HostChange::None, |entry| {
-                must_be_shared(entry)?;
-                if entry.count() == 0 {
-                    Ok(())
-                } else {
-                    Err(Status::Pinned)
-                }
-            })?;
-            permit.enter(Entry::plain(State::Host));
+            let mut permit = self.check(piece, HostChange::None, &judge)?;
+            permit.enter(new);
             permit.finish(ranged);
             Ok(piece.span.frames())
         })
+    }
+
+    /// The short way for one frame of a region that has its node: nothing is reserved and nothing folded. `None`
+    /// if it must be gone the long way.
+    #[inline(always)]
+    fn enter_one(
+        &self,
+        frame: Frame,
+        new: Entry,
+        judge: impl FnOnce(Entry) -> Result<(), Status>,
+    ) -> Option<Result<(), Status>> {
+        let index = frame.number() & (<H::Geometry as Geometry>::REGION_FRAMES - 1);
+        self.map
+            .lock(&self.hw, frame)?
+            .replace_one(index as usize, new, judge)
     }
 
     /// Pins a frame that the host shares with EL2, which until the last [`Ownership::unpin`] stays shared and
@@ -134,12 +158,14 @@ impl<H: Hardware> Ownership<'_, H> {
 }
 
 /// Passes a frame that is plainly the host's.
+#[inline]
 pub(super) fn must_be_host(entry: Entry) -> Result<(), Status> {
     entry.state().host_refusal().map_or(Ok(()), Err)
 }
 
 /// Passes a frame that the host shares with EL2. Of a frame in another state of the host's it says only that it is
 /// not shared; of one that is not the host's, what any call says.
+#[inline]
 fn must_be_shared(entry: Entry) -> Result<(), Status> {
     match entry.state() {
         State::HostSharedHyp => Ok(()),
