@@ -61,8 +61,8 @@ impl HostCallId {
 
     /// The function identifier that x0 holds.
     #[must_use]
-    pub fn function_id(self) -> u32 {
-        HOST_CALL_BASE + u32::from(self)
+    pub const fn function_id(self) -> u32 {
+        HOST_CALL_BASE + self as u32
     }
 }
 

@@ -132,7 +132,9 @@ pub enum RefusalReason {
     #[error("the device tree does not name the CPU with MPIDR {0:#x}, on which Freehold was started")]
     BootCpuMissing(u64),
     /// The host's tree fits nowhere.
-    #[error("no {0} bytes of RAM are free for the host's device tree: give more RAM, or load the modules higher")]
+    #[error(
+        "no {0} bytes of RAM are free for the host's device tree: give more RAM, or load the modules higher"
+    )]
     NoRoomForTree(u64),
     /// The image is not where the boot protocol wants it.
     #[error("Freehold was loaded at {0:#x}, which is not a multiple of 2 MiB: load it on one")]

@@ -18,7 +18,6 @@ impl<H: Hardware> Ownership<'_, H> {
     ///
     /// # Errors
     /// [`Status::NotMemory`]; the refusal of a state that is not `Host`; [`Status::NoMemory`].
-    #[inline]
     pub fn share_hyp(&self, span: FrameSpan) -> Result<u64, Refusal> {
         self.enter_without_tables(span, Entry::plain(State::HostSharedHyp), must_be_host)
     }
@@ -28,20 +27,30 @@ impl<H: Hardware> Ownership<'_, H> {
     /// # Errors
     /// [`Status::NotMemory`]; [`Status::NotShared`] for a frame that is not shared with EL2; [`Status::Pinned`];
     /// [`Status::NoMemory`].
-    #[inline]
     pub fn unshare_hyp(&self, span: FrameSpan) -> Result<u64, Refusal> {
-        self.enter_without_tables(span, Entry::plain(State::Host), |entry| {
-            must_be_shared(entry)?;
-            if entry.count() == 0 {
-                Ok(())
-            } else {
-                Err(Status::Pinned)
-            }
-        })
+        self.enter_without_tables(span, Entry::plain(State::Host), must_be_unpinned_share)
+    }
+
+    /// The short way of [`Ownership::share_hyp`] for one frame: `None`, and nothing has changed, if it must go the
+    /// long way.
+    ///
+    /// # Errors
+    /// Those of [`Ownership::share_hyp`].
+    #[inline(always)]
+    pub fn share_one(&self, frame: Frame) -> Option<Result<(), Status>> {
+        self.enter_one(frame, Entry::plain(State::HostSharedHyp), must_be_host)
+    }
+
+    /// The short way of [`Ownership::unshare_hyp`] for one frame, as [`Ownership::share_one`].
+    ///
+    /// # Errors
+    /// Those of [`Ownership::unshare_hyp`].
+    #[inline(always)]
+    pub fn unshare_one(&self, frame: Frame) -> Option<Result<(), Status>> {
+        self.enter_one(frame, Entry::plain(State::Host), must_be_unpinned_share)
     }
 
     /// Gives frames that pass `judge` the entry `new`, where no table says anything else before or after.
-    #[inline(always)]
     fn enter_without_tables(
         &self,
         span: FrameSpan,
@@ -49,9 +58,6 @@ impl<H: Hardware> Ownership<'_, H> {
         judge: impl Fn(Entry) -> Result<(), Status>,
     ) -> Result<u64, Refusal> {
         let ranged = is_ranged(span);
-        if !ranged && let Some(done) = self.enter_one(span.start(), new, &judge) {
-            return done.map(|()| 1).map_err(Refusal::from);
-        }
         self.each_region(span, |piece| {
             let mut permit = self.check(piece, HostChange::None, &judge)?;
             permit.enter(new);
@@ -60,8 +66,7 @@ impl<H: Hardware> Ownership<'_, H> {
         })
     }
 
-    /// The short way for one frame of a region that has its node: nothing is reserved and nothing folded. `None`
-    /// if it must be gone the long way.
+    /// Changes one frame of a region that has its node: nothing is reserved and nothing folded.
     #[inline(always)]
     fn enter_one(
         &self,
@@ -161,6 +166,17 @@ impl<H: Hardware> Ownership<'_, H> {
 #[inline]
 pub(super) fn must_be_host(entry: Entry) -> Result<(), Status> {
     entry.state().host_refusal().map_or(Ok(()), Err)
+}
+
+/// Passes a frame that the host shares with EL2 and EL2 does not use.
+#[inline]
+fn must_be_unpinned_share(entry: Entry) -> Result<(), Status> {
+    must_be_shared(entry)?;
+    if entry.count() == 0 {
+        Ok(())
+    } else {
+        Err(Status::Pinned)
+    }
 }
 
 /// Passes a frame that the host shares with EL2. Of a frame in another state of the host's it says only that it is
