@@ -1,16 +1,16 @@
 //! The transitions of ownership: every way in which a frame can change its state.
 //!
 //! Each transition is checked first and then committed. The check takes the locks, judges every frame, and reserves
-//! every page that the commit may need; it ends in a [`permit::Permit`], and what is done with a permit cannot fail.
+//! every page that the commit may need; it ends in a permit, and what is done with a permit cannot fail.
 //! A refusal has changed nothing. Long work is two commits with `InTransit` between, and no lock is held while
 //! contents are scrubbed.
 //!
 //! One order everywhere: old mappings are revoked, the TLBs invalidated, contents scrubbed, the map entry written,
 //! and only then new mappings granted.
 //!
-//! - [`range`]: what a ranged call does with each region, and how it reports progress.
-//! - [`permit`]: check, then commit.
-//! - [`share`], [`donate`], [`reclaim`]: the transitions between host and EL2.
+//! - `range`: what a ranged call does with each region, and how it reports progress.
+//! - `permit`: check, then commit.
+//! - `share`, `donate`, `reclaim`: the transitions between host and EL2.
 //! - [`device`]: device registers, which are owned too.
 //! - [`abort`]: whether an access that faulted may go on.
 //! - [`audit`]: map and tables compared.

@@ -108,7 +108,7 @@ impl Xnx {
     }
 }
 
-/// Who may fetch instructions (XN[1:0], Arm ARM DDI 0487, D8.4.2). Fetching also needs [`Stage2Access::READ`].
+/// Who may fetch instructions (`XN[1:0]`, Arm ARM DDI 0487, D8.4.2). Fetching also needs [`Stage2Access::READ`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Execute {
     /// EL1 and EL0.
