@@ -228,6 +228,8 @@ pub(crate) extern "C" fn finish(entry: u64, tree: u64) -> ! {
     let boot = layout::frames(layout::boot_start(), layout::boot_end());
     // SAFETY: the boot's stack and tables are used no more; they are mapped for writing, as all of EL2's data.
     unsafe { pool::add(boot) };
+    #[cfg(feature = "canary")]
+    crate::canary::plant();
     registers::prepare_for_host(this);
     report::entering_host(entry, tree);
     console::close();

@@ -42,6 +42,8 @@ impl Hardware for Machine {
     }
 
     fn pool_add(&self, frames: FrameSpan) {
+        #[cfg(feature = "canary")]
+        let frames = crate::canary::plant_in(frames);
         // SAFETY: the core has just made these frames EL2's and mapped them.
         unsafe { pool::add(frames) };
     }

@@ -14,6 +14,8 @@
 mod barrier;
 mod boot;
 mod cache;
+#[cfg(feature = "canary")]
+mod canary;
 mod console;
 mod cpu;
 mod device;
