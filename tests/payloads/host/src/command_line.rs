@@ -9,6 +9,8 @@ pub(crate) enum Command<'a> {
     Run(Filter<'a>),
     /// Run benchmarks.
     Bench(Filter<'a>),
+    /// Attack Freehold, with these settings.
+    Attack(&'a str),
 }
 
 /// Which cases are meant: all, if it has no words; otherwise those whose name contains a word or, for a word that
@@ -40,6 +42,7 @@ pub(crate) fn parse(line: &str) -> Result<Command<'_>, &str> {
         "list" => Ok(Command::List(filter)),
         "" | "run" => Ok(Command::Run(filter)),
         "bench" => Ok(Command::Bench(filter)),
+        "attack" => Ok(Command::Attack(rest)),
         _ => Err(word),
     }
 }

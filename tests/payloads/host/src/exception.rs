@@ -1,7 +1,7 @@
 //! What a CPU does with an exception: a probe's is recorded, an interrupt is served, anything else ends the run.
 #![expect(unsafe_code, reason = "assembly calls these with a frame on the stack")]
 
-use crate::{cpu, interrupts, probe, sysreg};
+use crate::{attack, cpu, interrupts, probe, sysreg};
 use core::fmt;
 use core::mem::offset_of;
 
@@ -100,7 +100,8 @@ pub(crate) mod class {
 }
 
 extern "C" fn sync_el1(frame: &mut Frame) {
-    if !probe::caught_at_el1(frame, Fault::of(frame)) {
+    let fault = Fault::of(frame);
+    if !probe::caught_at_el1(frame, fault) && !attack::caught_at_el1(frame, fault) {
         panic!(
             "unexpected exception: {:?}, x30 {:#x}",
             Fault::of(frame),

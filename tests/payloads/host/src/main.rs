@@ -9,6 +9,7 @@
 //! - [`firmware`], [`hypercall`]: SMCs and HVCs.
 //! - [`registry`], [`run`]: what a case is, and how cases are chosen, run and reported.
 //! - [`bench`]: counted instructions.
+//! - [`attack`]: a hostile host.
 //! - [`cases`]: the cases.
 #![no_std]
 #![no_main]
@@ -17,6 +18,7 @@
     reason = "a failure carries its text, and there is no heap to put it on"
 )]
 
+mod attack;
 mod barrier;
 mod bench;
 mod boot;
@@ -62,6 +64,10 @@ extern "C" fn payload_main(tree: u64) -> ! {
         Ok(Command::Bench(filter)) => {
             cpu::start_all(machine);
             run::bench(filter)
+        }
+        Ok(Command::Attack(settings)) => {
+            cpu::start_all(machine);
+            attack::run(settings)
         }
         Err(word) => {
             console::println!("payload: unknown command: {word}");

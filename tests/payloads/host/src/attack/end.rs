@@ -1,0 +1,149 @@
+//! The end of an attack: everything is taken back, and the books are compared.
+
+use super::attacker::Attacker;
+use super::ground::{Ground, Holding, REGION_FRAMES, bring_back};
+use super::random::Random;
+use super::{bank, tally};
+use crate::console::println;
+use crate::cpu;
+use crate::hypercall::HYPERVISOR;
+use crate::machine::machine;
+use host_shim::CallError;
+use hyp_abi::host_call::Statistic;
+use hyp_abi::{FRAME_SIZE, FrameRange, FrameState, REGION_SIZE, Status};
+
+/// Takes everything back: rings, plots, contested frames, guards, and what EL2's pool can spare. No other CPU runs.
+pub(super) fn take_back(ground: &Ground, each: impl Fn(&mut dyn FnMut(&mut Attacker<'static>))) {
+    let mut random = Random::new(0, 0);
+    bank::open_reserve();
+    for cpu in 0..cpu::count() as u64 {
+        match HYPERVISOR.trace_detach(cpu) {
+            Err(error) if error.status() != Some(Status::WrongTraceState) => {
+                tally::fail(format_args!("TraceDetach {cpu} in the end: {error}"));
+            }
+            _ => {}
+        }
+    }
+    each(&mut |attacker| {
+        for plot in &mut attacker.plots {
+            take(&mut random, plot.range);
+            plot.holding = Holding::Host;
+        }
+    });
+    take(&mut random, ground.contested);
+    for &guard in &ground.guards {
+        take(&mut random, guard);
+    }
+    // Tables that fold go back to the pool, and so the pool can spare more.
+    for memory in &machine().memory {
+        let range = FrameRange::new(memory.start, (memory.end - memory.start) / FRAME_SIZE);
+        if let Err(error) = HYPERVISOR.collapse(range) {
+            tally::fail(format_args!("Collapse in the end: {error}"));
+        }
+    }
+    while bank::drain(REGION_FRAMES).is_ok_and(|frames| frames > 0) {}
+    let (given, returned) = bank::balance();
+    println!("A pool {given} {returned}");
+}
+
+/// Takes frames back, with pages for EL2 if it needs some.
+fn take(random: &mut Random, range: FrameRange) {
+    for _ in 0..4 {
+        match bring_back(range) {
+            Ok(()) => return,
+            Err(error) if error.status() == Some(Status::NoMemory) => {
+                let _ = bank::give(random, REGION_FRAMES) || bank::give(random, 1);
+            }
+            Err(error) => return tally::fail(format_args!("{range:x?} does not come back: {error}")),
+        }
+    }
+    tally::fail(format_args!("{range:x?} does not come back for want of pages"));
+}
+
+/// Has Freehold compare its map with its tables, and looks itself at the state of every frame.
+pub(super) fn audit(ground: &Ground) {
+    let (mut frames, mut disagreements) = (0, 0);
+    for memory in &machine().memory {
+        let range = FrameRange::new(memory.start, (memory.end - memory.start) / FRAME_SIZE);
+        match HYPERVISOR.audit(range) {
+            Ok(audit) => {
+                frames += audit.frames;
+                disagreements += audit.disagreements;
+            }
+            Err(error) => tally::fail(format_args!("the last audit: {error}")),
+        }
+        if let Err(error) = look(ground, memory.start, memory.end) {
+            tally::fail(format_args!("the last look at all frames: {error}"));
+        }
+    }
+    println!("A audit {frames} {disagreements}");
+    if disagreements != 0 || frames != machine().memory_size() / FRAME_SIZE {
+        tally::fail(format_args!(
+            "the audit saw {frames} frames, and {disagreements} disagree"
+        ));
+    }
+    if let Err(error) = totals() {
+        tally::fail(format_args!("the last statistics: {error}"));
+    }
+}
+
+/// Looks at every frame: all are the host's, but EL2's own and what its pool keeps. Prints the runs of the latter.
+fn look(ground: &Ground, start: u64, end: u64) -> Result<(), CallError> {
+    let pool = ground.bank.base..ground.bank.base + ground.bank.frames * FRAME_SIZE;
+    let mut run: Option<FrameRange> = None;
+    let mut at = start;
+    while at < end {
+        let info = HYPERVISOR.frame_state(at)?;
+        let size = if at.is_multiple_of(REGION_SIZE) {
+            info.extent
+        } else {
+            FRAME_SIZE
+        };
+        match info.state {
+            FrameState::Host if info.count == 0 => {}
+            FrameState::NotYours if ground.hyp.contains(&at) => {}
+            FrameState::NotYours if pool.contains(&at) => {
+                let grown = run.filter(|run| run.base + run.frames * FRAME_SIZE == at);
+                if grown.is_none() {
+                    print_run(run);
+                }
+                run = Some(grown.map_or(FrameRange::new(at, 1), |run| {
+                    FrameRange::new(run.base, run.frames + 1)
+                }));
+            }
+            state => tally::fail(format_args!(
+                "in the end {at:#x} is {state:?}, count {}",
+                info.count
+            )),
+        }
+        at += size;
+    }
+    print_run(run);
+    Ok(())
+}
+
+fn print_run(run: Option<FrameRange>) {
+    if let Some(run) = run {
+        println!("A hyp {:#x} {}", run.base, run.frames);
+    }
+}
+
+/// The totals must add up, and nothing is shared any more.
+fn totals() -> Result<(), CallError> {
+    let frames = HYPERVISOR.statistic(Statistic::Frames)?;
+    let host = HYPERVISOR.statistic(Statistic::FramesHost)?;
+    let shared = HYPERVISOR.statistic(Statistic::FramesSharedHyp)?;
+    let hyp = HYPERVISOR.statistic(Statistic::FramesHyp)?;
+    let other = HYPERVISOR.statistic(Statistic::FramesOther)?;
+    let kept = {
+        let (given, returned) = bank::balance();
+        given - returned
+    };
+    let reserved = HYPERVISOR.statistic(Statistic::ReservedBytes)? / FRAME_SIZE;
+    if shared != 0 || host.wrapping_add(hyp).wrapping_add(other) != frames || hyp != reserved + kept {
+        tally::fail(format_args!(
+            "{frames} frames: {host} host, {shared} shared, {hyp} EL2's ({reserved} reserved, {kept} kept), {other} other"
+        ));
+    }
+    Ok(())
+}
