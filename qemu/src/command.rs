@@ -1,5 +1,6 @@
 //! The subcommands of `freehold`. Each takes its arguments and returns the exit status.
 
+pub(crate) mod attack;
 pub(crate) mod bench;
 pub(crate) mod linux;
 pub(crate) mod setup;

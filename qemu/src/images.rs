@@ -34,7 +34,19 @@ pub struct Image {
 /// # Errors
 /// If it does not build; the error holds what the compiler said.
 pub fn hypervisor() -> Result<Image> {
-    bare_metal("hyp", "Building Freehold")
+    bare_metal("hyp", None, "Building Freehold")
+}
+
+/// Builds the EL2 image with a cargo feature that some test needs, apart from the image that is shipped.
+///
+/// # Errors
+/// If it does not build; the error holds what the compiler said.
+pub fn hypervisor_with(feature: &str) -> Result<Image> {
+    bare_metal(
+        "hyp",
+        Some(feature),
+        &format!("Building Freehold with the feature {feature}"),
+    )
 }
 
 /// Builds the bare-metal host kernel of the tests.
@@ -42,7 +54,7 @@ pub fn hypervisor() -> Result<Image> {
 /// # Errors
 /// If it does not build; the error holds what the compiler said.
 pub fn payload_host() -> Result<Image> {
-    bare_metal("payload-host", "Building the payload host")
+    bare_metal("payload-host", None, "Building the payload host")
 }
 
 /// Builds the probe, a static program for a Linux host.
@@ -50,7 +62,7 @@ pub fn payload_host() -> Result<Image> {
 /// # Errors
 /// If it does not build; the error holds what the compiler said.
 pub fn probe() -> Result<PathBuf> {
-    cargo::build("freehold-probe", LINUX_TARGET, "Building the probe")
+    cargo::build("freehold-probe", LINUX_TARGET, None, "Building the probe")
 }
 
 /// Builds the probe's kernel module for the kernel of `packages`.
@@ -65,8 +77,8 @@ pub fn probe_module(packages: &Packages) -> Result<PathBuf> {
     )
 }
 
-fn bare_metal(package: &str, title: &str) -> Result<Image> {
-    let elf = cargo::build(package, BARE_TARGET, title)?;
+fn bare_metal(package: &str, feature: Option<&str>, title: &str) -> Result<Image> {
+    let elf = cargo::build(package, BARE_TARGET, feature, title)?;
     let contents = fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))?;
     let flat = elf.with_added_extension("img");
     let bytes = flat::flatten(&contents).with_context(|| format!("{} cannot be loaded", elf.display()))?;

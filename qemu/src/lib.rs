@@ -12,9 +12,11 @@
 //! - [`verdict`]: what a run proved, by the console's protocol and the exit status together.
 //! - [`symbols`]: names for the addresses in a panic of EL2, and addresses for names.
 //! - [`linux`]: a Linux kernel as Freehold's host, with a script as its work.
+//! - [`attack`]: a hostile host, and the search for what it must not get.
 //! - [`story`]: the demonstration that `cargo run` gives.
 //! - [`bench`]: what Freehold's operations cost, counted.
 
+pub mod attack;
 pub mod bench;
 pub mod debian;
 pub mod images;

@@ -21,6 +21,8 @@ enum Command {
     Setup,
     /// Boots a Linux kernel as Freehold's host and runs a script there
     Linux(command::linux::Arguments),
+    /// Has a hostile host attack Freehold at random; fails if anything gives way
+    Attack(command::attack::Arguments),
     /// Counts what Freehold's operations cost, beside Linux 7.2's; fails if one is not below
     Bench(command::bench::Arguments),
 }
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         None => command::story::run(),
         Some(Command::Setup) => command::setup::run(),
         Some(Command::Linux(arguments)) => command::linux::run(&arguments),
+        Some(Command::Attack(arguments)) => command::attack::run(&arguments),
         Some(Command::Bench(arguments)) => command::bench::run(&arguments),
     };
     result.unwrap_or_else(|error| {

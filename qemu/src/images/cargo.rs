@@ -4,9 +4,13 @@ use crate::{process, progress::Step, workspace};
 use anyhow::{Result, bail};
 use std::{env, path::PathBuf, process::Command};
 
-/// Builds the program of `package` for `target`, in the release profile; returns the program.
-pub(super) fn build(package: &str, target: &str, title: &str) -> Result<PathBuf> {
-    let directory = workspace::target_directory("images")?;
+/// Builds the program of `package` for `target`, in the release profile; returns the program. With a `feature` it is
+/// built in a directory of its own, so that nobody finds one program in the other's place.
+pub(super) fn build(package: &str, target: &str, feature: Option<&str>, title: &str) -> Result<PathBuf> {
+    let directory = match feature {
+        None => workspace::target_directory("images")?,
+        Some(feature) => workspace::target_directory(&format!("images-{feature}"))?,
+    };
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .current_dir(workspace::root())
@@ -25,6 +29,9 @@ pub(super) fn build(package: &str, target: &str, title: &str) -> Result<PathBuf>
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("CARGO_BUILD_TARGET");
+    if let Some(feature) = feature {
+        command.args(["--features", feature]);
+    }
     let mut step = Step::begin(title);
     process::run(&mut step, command)?;
     step.done();

@@ -1,0 +1,133 @@
+use super::*;
+
+/// What a payload says when all is well.
+fn well() -> Vec<String> {
+    let mut lines = vec![
+        "A begin 1 100 2".to_owned(),
+        "A reservation 0x40200000 0x40400000".to_owned(),
+    ];
+    lines.extend(HostCallId::all().map(|id| format!("A call {id:?} 10 5")));
+    lines.push("A call Unknown 0 7".to_owned());
+    lines.extend(EXPECTED.iter().map(|status| format!("A status {status:?} 3")));
+    lines.extend(KINDS.iter().map(|(name, sides)| match sides {
+        Sides::Accepted => format!("A attack {name} 9 0"),
+        Sides::Refused => format!("A attack {name} 0 9"),
+        Sides::Both | Sides::Any => format!("A attack {name} 4 5"),
+    }));
+    lines.push("A hyp 0x48000000 2".to_owned());
+    lines.push("A pool 20 18".to_owned());
+    lines.push("A audit 65536 0".to_owned());
+    lines.push("A done 0".to_owned());
+    lines
+}
+
+fn judged(lines: &[String]) -> Report {
+    let mut report = read(lines).unwrap();
+    report.note_canaries(
+        Found {
+            pages: 40,
+            at_home: 7,
+            cpus: 2,
+            ..Found::default()
+        },
+        2,
+    );
+    report.judge(2, 100);
+    report
+}
+
+/// The failures when the line that begins with `old` is replaced.
+fn failures(old: &str, new: &str) -> Vec<String> {
+    let mut lines = well();
+    let line = lines.iter_mut().find(|line| line.starts_with(old)).unwrap();
+    *line = new.to_owned();
+    judged(&lines).failures
+}
+
+#[test]
+fn all_is_well_only_if_everything_was_seen() {
+    let report = judged(&well());
+    assert_eq!(report.failures, Vec::<String>::new());
+    assert_eq!(report.hyp(), [0x4020_0000..0x4040_0000, 0x4800_0000..0x4800_2000]);
+    for (index, line) in well().iter().enumerate() {
+        let mut lines = well();
+        lines.remove(index);
+        let needed = ["A call ", "A status ", "A attack ", "A audit"];
+        let unknown = line.starts_with("A call Unknown");
+        if needed.iter().any(|kind| line.starts_with(kind)) && !unknown {
+            assert!(!judged(&lines).passed(), "`{line}` was not missed");
+        }
+    }
+}
+
+#[test]
+fn a_call_that_was_never_accepted_fails_the_run() {
+    let failures = failures("A call Audit", "A call Audit 0 100");
+    assert_eq!(failures, ["Audit was never accepted"]);
+}
+
+#[test]
+fn an_attack_that_went_through_fails_the_run() {
+    assert_eq!(
+        failures("A attack access.hyp", "A attack access.hyp 1 99").len(),
+        1
+    );
+    assert_eq!(
+        failures("A attack access.own", "A attack access.own 99 1").len(),
+        1
+    );
+    assert_eq!(
+        failures("A attack device.lpi", "A attack device.lpi 0 99").len(),
+        0
+    );
+}
+
+#[test]
+fn a_disagreement_fails_the_run() {
+    assert_eq!(failures("A audit", "A audit 65536 1").len(), 1);
+}
+
+#[test]
+fn too_few_calls_fail_the_run() {
+    let mut report = read(&well()).unwrap();
+    report.judge(2, 1000);
+    assert_eq!(report.failures.len(), 1, "{:?}", report.failures);
+}
+
+#[test]
+fn what_the_payload_calls_a_failure_is_one() {
+    let mut lines = well();
+    lines.insert(2, "A fail CPU 0 step 3: too bad".to_owned());
+    *lines.last_mut().unwrap() = "A done 5".to_owned();
+    assert_eq!(
+        judged(&lines).failures,
+        ["CPU 0 step 3: too bad", "and 4 more of the kind"]
+    );
+}
+
+#[test]
+fn a_line_that_makes_no_sense_is_an_error() {
+    for line in ["A call Version 1", "A audit x 0", "A nonsense", "A hyp 0x1"] {
+        assert!(read(&[line.to_owned()]).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn canaries_speak_for_themselves() {
+    let mut report = read(&well()).unwrap();
+    report.note_canaries(
+        Found {
+            changed: vec![0x4030_0000],
+            leaks: vec![super::super::canary::Leak {
+                place: Place::Memory(0x4800_0000),
+                value: 1,
+            }],
+            more_leaks: 3,
+            cpus: 1,
+            ..Found::default()
+        },
+        2,
+    );
+    assert_eq!(report.failures.len(), 4, "{:?}", report.failures);
+    assert!(report.table().contains("FAILED: the host's memory at 0x48000000"));
+}
