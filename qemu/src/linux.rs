@@ -40,6 +40,17 @@ pub struct Linux {
     pub limit: Duration,
 }
 
+/// A Linux host that is ready to boot.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The machine. Whoever changes it leaves the host's kernel and ramdisk in place.
+    pub machine: Machine,
+    /// Freehold's image, if it takes part.
+    pub hypervisor: Option<images::Image>,
+    scratch: Scratch,
+    nonce: String,
+}
+
 /// What came of a boot that can be believed.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -73,27 +84,24 @@ impl Linux {
     ///
     /// # Errors
     /// If something cannot be fetched or built, or the run proves nothing: then the error holds its report.
-    pub fn run(&self, mut on_line: impl FnMut(&str)) -> Result<Outcome> {
+    pub fn run(&self, on_line: impl FnMut(&str)) -> Result<Outcome> {
+        self.prepare()?.run(self.limit, on_line)
+    }
+
+    /// Fetches and builds everything and puts the machine together, so that it can still be changed.
+    ///
+    /// # Errors
+    /// If something cannot be fetched or built.
+    pub fn prepare(&self) -> Result<Prepared> {
         let scratch = Scratch::new()?;
         let nonce = format!("{:016x}", workspace::unique_number());
         let (machine, hypervisor) = self.machine(&scratch, &nonce)?;
-        let mark = verdict::init::mark(&nonce);
-        let mut run = machine.run(self.limit, |line| {
-            if !line.starts_with(&mark) {
-                on_line(line);
-            }
-        })?;
-        match verdict::init::judge(&run, &nonce) {
-            Ok(status) => {
-                run.console.retain(|line| !line.starts_with(&mark));
-                Ok(Outcome { status, run })
-            }
-            Err(why) => {
-                scratch.keep();
-                let elf = hypervisor.as_ref().map(|image| image.elf.as_path());
-                Err(anyhow!("{why}\n{}", run.report(elf)))
-            }
-        }
+        Ok(Prepared {
+            machine,
+            hypervisor,
+            scratch,
+            nonce,
+        })
     }
 
     /// The machine, with every image in place, and Freehold's image if it takes part. Files that only this machine
@@ -176,5 +184,31 @@ impl Linux {
         ];
         words.extend((!self.parameters.is_empty()).then(|| self.parameters.clone()));
         words.join(" ")
+    }
+}
+
+impl Prepared {
+    /// Boots it, as [`Linux::run`] does.
+    ///
+    /// # Errors
+    /// If the run proves nothing: then the error holds its report.
+    pub fn run(self, limit: Duration, mut on_line: impl FnMut(&str)) -> Result<Outcome> {
+        let mark = verdict::init::mark(&self.nonce);
+        let mut run = self.machine.run(limit, |line| {
+            if !line.starts_with(&mark) {
+                on_line(line);
+            }
+        })?;
+        match verdict::init::judge(&run, &self.nonce) {
+            Ok(status) => {
+                run.console.retain(|line| !line.starts_with(&mark));
+                Ok(Outcome { status, run })
+            }
+            Err(why) => {
+                self.scratch.keep();
+                let elf = self.hypervisor.as_ref().map(|image| image.elf.as_path());
+                Err(anyhow!("{why}\n{}", run.report(elf)))
+            }
+        }
     }
 }

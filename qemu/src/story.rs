@@ -15,6 +15,9 @@ use anyhow::Result;
 use std::time::Duration;
 use teller::Teller;
 
+/// After this time a machine that still runs is stopped. Where nothing else runs, the story takes some 20 seconds.
+const LIMIT: Duration = Duration::from_secs(180);
+
 /// Tells the story on the standard output. Answers whether every step went as it must.
 ///
 /// # Errors
@@ -28,11 +31,16 @@ pub fn tell() -> Result<bool> {
     let linux = Linux {
         smp,
         memory: Memory::gib(1),
-        limit: Duration::from_secs(240),
+        limit: LIMIT,
         ..Linux::new(suite, script::write(&plan))
     };
+    let prepared = linux.prepare()?;
     let mut teller = Teller::new(&plan, anstream::stdout());
-    let outcome = linux.run(|line| teller.hear(line));
+    teller.introduce(&format!(
+        "Debian's Linux {release} on {smp} x {} with {}",
+        linux.cpu, linux.memory
+    ));
+    let outcome = prepared.run(linux.limit, |line| teller.hear(line));
     // Even of a run that broke off, what was seen is judged and shown.
     let well = teller.finish();
     let outcome = outcome?;

@@ -1,7 +1,7 @@
 //! Initramfs archives in the newc format (Linux, `Documentation/driver-api/early-userspace/buffer-format.rst`).
 //!
 //! [`Archive`] writes an archive; [`for_script`] makes the one that runs a script in a Linux host. The first
-//! program there is `init.sh` of this directory, under busybox.
+//! program there is `init.sh` of this directory, under busybox; `functions.sh` is there for scripts to source.
 
 use anyhow::{Context as _, Result};
 use cpio::newc::{Builder, trailer};
@@ -129,6 +129,7 @@ pub fn for_script(contents: Contents<'_>) -> Result<Vec<u8>> {
     if let Some(module) = contents.module {
         archive.copy("freehold-probe.ko", module)?;
     }
+    archive.program("freehold-functions", include_bytes!("initramfs/functions.sh"))?;
     archive.program("freehold-script", contents.script.as_bytes())?;
     archive.program(INIT.trim_start_matches('/'), include_bytes!("initramfs/init.sh"))?;
     archive.finish()

@@ -1,92 +1,137 @@
-//! The ownership map as a picture in the terminal: a letter for each region, in rows of 64.
+//! The ownership map as a picture in the terminal: a letter for each region, in rows of 64; below it, a letter for
+//! each frame of the regions whose frames differ, and of EL2's own memory.
+
+mod runs;
 
 use anstyle::{AnsiColor, Color, Style};
-use std::{collections::BTreeMap, fmt::Write as _};
+use runs::{Run, Runs};
+use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
 
-/// Cells in a row: with 2 MiB each, 128 MiB.
+/// Cells in a row: 128 MiB of regions, 256 KiB of frames.
 const ROW: usize = 64;
 
-/// More rows than this are not drawn: then a cell stands for more than one region.
-const ROWS: u64 = 64;
+/// More cells than this are not drawn: then a cell stands for more than one region.
+const CELLS: u64 = 64 * 64;
+
+/// Regions that are drawn frame by frame.
+const ZOOMED: usize = 3;
 
 /// Bytes in a region.
 const REGION: u64 = 2 << 20;
 
-/// A run of regions in one state.
+/// Bytes in a frame.
+const FRAME: u64 = 4 << 10;
+
+/// A part of EL2's own memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Run {
-    base: u64,
-    regions: u64,
-    state: String,
+pub(super) struct Part {
+    /// What it is.
+    pub(super) name: String,
+    /// Its addresses.
+    pub(super) range: Range<u64>,
 }
 
-/// Draws a map from the probe's lines `map <base> <regions> <state>`. Nothing if there is none among `lines`.
-pub(super) fn draw<'a>(lines: impl Iterator<Item = &'a str>) -> Option<String> {
-    let runs: Vec<_> = lines.filter_map(parse).collect();
-    let regions: u64 = runs.iter().map(|run| run.regions).sum();
-    if regions == 0 {
-        return None;
-    }
-    let scale = regions.div_ceil(ROW as u64 * ROWS).next_power_of_two();
+/// How a state looks.
+struct Look {
+    letter: char,
+    style: Style,
+    means: &'static str,
+}
+
+/// Draws a map from the probe's lines `map <base> <regions> <state>` and `frames <base> <frames> <state>`. Nothing if
+/// there are none among `lines`. `own` is EL2's own memory, `parts` what is in it.
+pub(super) fn draw<'a>(
+    lines: impl Iterator<Item = &'a str>,
+    own: Option<&Range<u64>>,
+    parts: &[Part],
+) -> Option<String> {
+    let runs = Runs::read(lines, own)?;
     let mut text = String::new();
-    for piece in pieces(&runs) {
-        draw_piece(&mut text, piece, scale);
+    let bytes: u64 = runs.pieces().flatten().map(Run::bytes).sum();
+    let cell = REGION * bytes.div_ceil(REGION * CELLS).next_power_of_two();
+    let _ = writeln!(text, "each letter is {}:", size(cell));
+    for piece in runs.pieces() {
+        draw_rows(&mut text, piece, cell);
     }
     let mut totals = BTreeMap::<&str, u64>::new();
-    for run in &runs {
-        *totals.entry(&run.state).or_default() += run.regions;
+    for run in runs.pieces().flatten() {
+        *totals.entry(&run.state).or_default() += run.bytes();
     }
-    for (state, regions) in totals {
-        let (letter, style) = look(state);
+    text.push('\n');
+    for (state, bytes) in totals {
+        legend(&mut text, &look(state), state, bytes);
+    }
+    for region in runs.mixed(REGION).take(ZOOMED) {
         let _ = writeln!(
             text,
-            "{style}{letter}{style:#} {state}: {} MiB",
-            (regions * REGION) >> 20
+            "\nthe region at {:#x}, each letter {}:",
+            region.start,
+            size(FRAME)
         );
+        draw_rows(&mut text, &runs.within(&region), FRAME);
     }
-    if scale > 1 {
-        let _ = writeln!(
-            text,
-            "a letter is {} MiB; where states differ, the rarer one is shown",
-            (scale * REGION) >> 20
-        );
+    if let Some(own) = own {
+        let _ = writeln!(text, "\nEL2's own memory, each letter {}:", size(FRAME));
+        let layout = layout(own, parts);
+        draw_rows(&mut text, &layout, FRAME);
+        text.push('\n');
+        let names: Vec<&str> = layout.iter().map(|part| part.state.as_str()).collect();
+        for (place, name) in names.iter().enumerate() {
+            if !names[..place].contains(name) {
+                let parts = layout.iter().filter(|part| part.state == *name);
+                legend(&mut text, &part_look(name), name, parts.map(Run::bytes).sum());
+            }
+        }
     }
     Some(text)
 }
 
-fn parse(line: &str) -> Option<Run> {
-    let mut words = line.strip_prefix("map ")?.split_whitespace();
-    let base = u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok()?;
-    let regions = words.next()?.parse().ok()?;
-    let state = words.next()?.to_owned();
-    words.next().is_none().then_some(Run { base, regions, state })
-}
-
-/// The runs, cut where memory has a hole.
-fn pieces(runs: &[Run]) -> impl Iterator<Item = &[Run]> {
-    runs.chunk_by(|run, next| run.base + run.regions * REGION == next.base)
-}
-
-fn draw_piece(text: &mut String, runs: &[Run], scale: u64) {
-    let base = runs.first().map_or(0, |run| run.base);
-    let regions: Vec<&str> = runs
+/// EL2's own memory as runs of its parts; what is none of them is its pool.
+fn layout(own: &Range<u64>, parts: &[Part]) -> Vec<Run> {
+    let mut parts: Vec<_> = parts
         .iter()
-        .flat_map(|run| {
-            std::iter::repeat_n(
-                run.state.as_str(),
-                usize::try_from(run.regions).unwrap_or(usize::MAX),
-            )
-        })
+        .filter(|part| own.start <= part.range.start && part.range.end <= own.end)
         .collect();
-    let cells: Vec<&str> = regions
-        .chunks(usize::try_from(scale).unwrap_or(usize::MAX))
-        .map(rarest)
-        .collect();
+    parts.sort_by_key(|part| part.range.start);
+    let mut runs = Vec::new();
+    let mut at = own.start;
+    let pool = |range: Range<u64>| Run {
+        range,
+        state: "table pages and pool".to_owned(),
+    };
+    for part in parts {
+        if at < part.range.start {
+            runs.push(pool(at..part.range.start));
+        }
+        if at <= part.range.start {
+            runs.push(Run {
+                range: part.range.clone(),
+                state: part.name.clone(),
+            });
+            at = part.range.end;
+        }
+    }
+    if at < own.end {
+        runs.push(pool(at..own.end));
+    }
+    runs
+}
+
+fn draw_rows(text: &mut String, runs: &[Run], cell: u64) {
+    let (Some(first), Some(last)) = (runs.first(), runs.last()) else {
+        return;
+    };
+    let mut cells = Vec::new();
+    let mut at = first.range.start;
+    while at < last.range.end {
+        cells.push(state_of(runs, &(at..at + cell)));
+        at += cell;
+    }
     for (row, cells) in cells.chunks(ROW).enumerate() {
-        let address = base + row as u64 * ROW as u64 * scale * REGION;
+        let address = first.range.start + (row * ROW) as u64 * cell;
         let _ = write!(text, "{address:#014x} ");
         for same in cells.chunk_by(|cell, next| cell == next) {
-            let (letter, style) = look(same[0]);
+            let Look { letter, style, .. } = look(same[0]);
             let letters: String = std::iter::repeat_n(letter, same.len()).collect();
             let _ = write!(text, "{style}{letters}{style:#}");
         }
@@ -94,28 +139,74 @@ fn draw_piece(text: &mut String, runs: &[Run], scale: u64) {
     }
 }
 
-/// Of regions that share a cell, the state worth seeing: the host's own is everywhere.
-fn rarest<'a>(regions: &[&'a str]) -> &'a str {
-    regions
+/// The state of all that lies in `cell`, or that it has several.
+fn state_of<'a>(runs: &'a [Run], cell: &Range<u64>) -> &'a str {
+    let mut states = runs
         .iter()
-        .find(|&&state| state != "Host")
-        .or(regions.first())
-        .copied()
-        .unwrap_or("Host")
+        .filter(|run| run.range.start < cell.end && cell.start < run.range.end)
+        .map(|run| run.state.as_str());
+    match states.next() {
+        Some(first) if states.all(|state| state == first) => first,
+        _ => runs::MIXED,
+    }
 }
 
-/// The letter and colors of a state.
-fn look(state: &str) -> (char, Style) {
-    let colored = |color: AnsiColor| Style::new().fg_color(Some(Color::Ansi(color)));
-    match state {
-        "Host" => ('.', colored(AnsiColor::Green)),
-        "HostSharedHyp" => ('s', colored(AnsiColor::Yellow)),
-        "HostSharedGuest" => ('g', colored(AnsiColor::Yellow)),
-        "GuestSharedHost" => ('h', colored(AnsiColor::Yellow)),
-        "NotYours" => ('#', colored(AnsiColor::Red).bold()),
-        "Mixed" => ('%', colored(AnsiColor::Magenta)),
-        "Relinquished" => ('r', colored(AnsiColor::Blue)),
-        _ => ('?', colored(AnsiColor::Cyan)),
+fn legend(text: &mut String, look: &Look, state: &str, bytes: u64) {
+    let Look { letter, style, means } = look;
+    let _ = writeln!(
+        text,
+        "{style}{letter}{style:#} {state:<21} {:>10}  {means}",
+        size(bytes)
+    );
+}
+
+fn size(bytes: u64) -> String {
+    if bytes.is_multiple_of(1 << 20) {
+        format!("{} MiB", bytes >> 20)
+    } else if bytes < 1 << 20 {
+        format!("{} KiB", bytes >> 10)
+    } else {
+        format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20))
+    }
+}
+
+/// The letter, colors and meaning of a state, or of a part of EL2's memory.
+fn look(state: &str) -> Look {
+    let filled = |color: AnsiColor| AnsiColor::Black.on_default().bg_color(Some(Color::Ansi(color)));
+    let (letter, style, means) = match state {
+        "Host" => ('.', AnsiColor::Green.on_default(), "the host's alone"),
+        "HostSharedHyp" => ('s', filled(AnsiColor::Yellow), "the host's, shared with EL2"),
+        "HostSharedGuest" => ('g', filled(AnsiColor::Yellow), "the host's, lent to guests"),
+        "GuestSharedHost" => ('h', filled(AnsiColor::Cyan), "a guest's, shared with the host"),
+        runs::OWN => ('#', filled(AnsiColor::Red), "Freehold's since the boot"),
+        "NotYours" => ('d', filled(AnsiColor::Magenta), "given to EL2 by the host"),
+        "Relinquished" => ('r', filled(AnsiColor::Blue), "given up by a guest"),
+        runs::MIXED => ('%', filled(AnsiColor::White), "pages in several states"),
+        _ => return part_look(state),
+    };
+    Look { letter, style, means }
+}
+
+/// As [`look`], for a part of EL2's memory: the first letter of its name.
+fn part_look(name: &str) -> Look {
+    let color = match name {
+        "image" => AnsiColor::Red,
+        "ownership map" => AnsiColor::Yellow,
+        "CPUs" => AnsiColor::Cyan,
+        "host's root" => AnsiColor::Magenta,
+        _ => AnsiColor::BrightBlack,
+    };
+    Look {
+        letter: name.chars().next().unwrap_or('?'),
+        style: color.on_default(),
+        means: match name {
+            "image" => "code and data",
+            "ownership map" => "8 bytes for each 2 MiB of RAM",
+            "CPUs" => "a stack and data for each, guard pages between",
+            "host's root" => "the top of the host's stage-2 table",
+            "table pages and pool" => "EL2's stage 1, nodes of the map, the host's lower tables",
+            _ => "",
+        },
     }
 }
 
@@ -123,49 +214,108 @@ fn look(state: &str) -> (char, Style) {
 mod tests {
     use super::*;
 
-    fn plain(lines: &[&str]) -> String {
-        anstream::adapter::strip_str(&draw(lines.iter().copied()).unwrap()).to_string()
+    fn plain(lines: &[&str], own: Option<&Range<u64>>, parts: &[Part]) -> String {
+        let picture = draw(lines.iter().copied(), own, parts).unwrap();
+        anstream::adapter::strip_str(&picture).to_string()
+    }
+
+    fn has_row(picture: &str, row: &str) -> bool {
+        picture.lines().any(|line| line == row)
     }
 
     #[test]
     fn each_region_has_its_letter_at_its_place() {
-        let picture = plain(&[
-            "map 0x40000000 1 Host",
-            "map 0x40200000 1 NotYours",
-            "map 0x40400000 61 Host",
-            "map 0x47e00000 2 Mixed",
-            "total state=Host regions=62",
-        ]);
-        let rows: Vec<_> = picture.lines().collect();
-        assert_eq!(rows[0], format!("0x000040000000 .#{}%", ".".repeat(61)));
-        assert_eq!(rows[1], "0x000048000000 %");
+        let picture = plain(
+            &[
+                "map 0x40000000 1 Host",
+                "map 0x40200000 1 NotYours",
+                "map 0x40400000 61 Host",
+                "map 0x47e00000 2 HostSharedHyp",
+                "total state=Host regions=62",
+            ],
+            None,
+            &[],
+        );
         assert!(
-            rows.contains(&". Host: 124 MiB") && rows.contains(&"# NotYours: 2 MiB"),
+            has_row(&picture, &format!("0x000040000000 .d{}s", ".".repeat(61))),
             "{picture}"
         );
+        assert!(has_row(&picture, "0x000048000000 s"), "{picture}");
+        let total = picture.lines().find(|line| line.starts_with(". Host")).unwrap();
+        assert!(total.contains("124 MiB"), "{picture}");
+    }
+
+    #[test]
+    fn a_region_whose_frames_differ_is_drawn_frame_by_frame() {
+        let picture = plain(
+            &[
+                "map 0x40000000 1 Mixed",
+                "frames 0x40000000 511 Host",
+                "frames 0x401ff000 1 HostSharedHyp",
+                "map 0x40200000 1 Mixed",
+                "frames 0x40200000 512 NotYours",
+            ],
+            Some(&(0x4020_0000..0x4040_0000)),
+            &[],
+        );
+        assert!(has_row(&picture, "0x000040000000 %#"), "{picture}");
+        assert!(
+            has_row(&picture, &format!("0x0000401c0000 {}s", ".".repeat(63))),
+            "{picture}"
+        );
+        let total = picture.lines().find(|line| line.starts_with("s Host")).unwrap();
+        assert!(total.contains(" 4 KiB"), "{picture}");
+    }
+
+    #[test]
+    fn parts_of_el2s_memory_lie_where_they_are() {
+        let part = |name: &str, range| Part {
+            name: name.to_owned(),
+            range,
+        };
+        let parts = [
+            part("CPUs", 0x4020_3000..0x4020_5000),
+            part("image", 0x4020_0000..0x4020_2000),
+            part("elsewhere", 0x5020_0000..0x5020_2000),
+        ];
+        let own = 0x4020_0000..0x4040_0000;
+        let picture = plain(&["map 0x40000000 512 Host"], Some(&own), &parts);
+        let row = picture.lines().find(|line| line.contains("iitCC")).unwrap();
+        assert_eq!(row, format!("0x000040200000 iitCC{}", "t".repeat(59)));
+        assert!(!picture.contains("elsewhere"));
     }
 
     #[test]
     fn a_hole_begins_a_new_row() {
-        let picture = plain(&["map 0x40000000 2 Host", "map 0x80000000 3 Host"]);
+        let picture = plain(&["map 0x40000000 2 Host", "map 0x80000000 3 Host"], None, &[]);
         assert!(
-            picture.starts_with("0x000040000000 ..\n0x000080000000 ...\n"),
+            picture.contains("0x000040000000 ..\n0x000080000000 ...\n"),
             "{picture}"
         );
     }
 
     #[test]
     fn a_large_memory_is_drawn_small_and_loses_nothing_rare() {
-        let picture = plain(&["map 0x40000000 1 NotYours", "map 0x40200000 32767 Host"]);
-        assert!(picture.lines().count() < 70, "{picture}");
-        assert!(picture.starts_with("0x000040000000 #."), "{picture}");
-        assert!(picture.contains("a letter is 16 MiB"), "{picture}");
+        let picture = plain(
+            &["map 0x40000000 1 NotYours", "map 0x40200000 32767 Host"],
+            None,
+            &[],
+        );
+        assert!(picture.lines().count() < 80, "{picture}");
+        assert!(
+            picture.contains("each letter is 16 MiB:\n0x000040000000 %."),
+            "{picture}"
+        );
     }
 
     #[test]
     fn without_a_map_there_is_no_picture() {
         assert_eq!(
-            draw(["map nonsense", "total state=Host regions=1"].into_iter()),
+            draw(
+                ["map nonsense", "total state=Host regions=1"].into_iter(),
+                None,
+                &[]
+            ),
             None
         );
     }

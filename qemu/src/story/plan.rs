@@ -1,7 +1,9 @@
 //! What is done in the story, and what must come of it.
 //!
 //! A [`Chapter`] is told either by Freehold, by lines on the console that begin with one of its topics, or by the
-//! host, which carries out [`Deed`]s one after the other.
+//! host, which carries out [`Deed`]s one after the other. The deeds themselves are in [`deeds`].
+
+mod deeds;
 
 /// A chapter of the story.
 #[derive(Clone, Debug)]
@@ -24,13 +26,66 @@ pub(super) enum Source {
 /// Something that the host does.
 #[derive(Clone, Debug)]
 pub(super) struct Deed {
-    /// Who does what, in a sentence.
+    /// Who asks, and how.
+    pub(super) who: Who,
+    /// What, in a few words.
     pub(super) tells: String,
-    /// The shell command. `$FREEHOLD` is the address of Freehold's own memory, `$PAGE` that of a block of 2 MiB
-    /// that the host has to spare, `$probe` the probe.
+    /// The shell command. `$FREEHOLD` is the address of Freehold's own memory; `$PAGE`, `$BLOCK` and `$STOCK` are
+    /// those of blocks of 2 MiB that the host has to spare; `$probe` is the probe. `script/preamble.sh` has more.
     pub(super) command: String,
     /// What must come of it.
     pub(super) expected: Expected,
+    /// The frames that it is about.
+    pub(super) watched: Option<Watched>,
+    /// The counter of Freehold's that must grow meanwhile, by name.
+    pub(super) counter: Option<&'static str>,
+}
+
+/// Who asks, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    /// A program, at EL0.
+    Program,
+    /// The kernel, by an access at EL1.
+    Kernel,
+    /// The kernel, by a hypercall.
+    Call,
+    /// The kernel, by a call to the firmware.
+    Smc,
+    /// The kernel, by a system register.
+    Register,
+    /// A device, on the kernel's behalf.
+    Device,
+    /// All of Debian.
+    Everybody,
+}
+
+impl Who {
+    /// A word or two for it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Program => "EL0 program",
+            Self::Kernel => "EL1 kernel",
+            Self::Call => "EL1 HVC",
+            Self::Smc => "EL1 SMC",
+            Self::Register => "EL1 MRS",
+            Self::Device => "fw_cfg DMA",
+            Self::Everybody => "EL0 + EL1",
+        }
+    }
+}
+
+/// Frames whose state is asked for before a deed and after it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Watched {
+    /// The first of them, as the shell computes it.
+    pub(super) frame: &'static str,
+    /// How many there are.
+    pub(super) frames: u64,
+    /// The state that the first one must be in before.
+    pub(super) before: &'static str,
+    /// And afterwards.
+    pub(super) after: &'static str,
 }
 
 /// What must come of a deed.
@@ -44,38 +99,42 @@ pub(super) enum Expected {
     Map,
 }
 
-fn deed(tells: impl Into<String>, command: impl Into<String>, words: impl Into<String>) -> Deed {
-    Deed {
-        tells: tells.into(),
-        command: command.into(),
-        expected: Expected::Words(words.into()),
+impl Deed {
+    fn new(who: Who, tells: impl Into<String>, command: impl Into<String>, words: impl Into<String>) -> Self {
+        Self {
+            who,
+            tells: tells.into(),
+            command: command.into(),
+            expected: Expected::Words(words.into()),
+            watched: None,
+            counter: None,
+        }
     }
-}
 
-fn probe(tells: impl Into<String>, arguments: &str, words: impl Into<String>) -> Deed {
-    deed(tells, format!("$probe {arguments}"), words)
-}
+    /// About `frames` frames from `frame`, whose state changes.
+    fn moving(self, frame: &'static str, frames: u64, before: &'static str, after: &'static str) -> Self {
+        Self {
+            watched: Some(Watched {
+                frame,
+                frames,
+                before,
+                after,
+            }),
+            ..self
+        }
+    }
 
-fn state(of: &str, when: &str, expected: &str) -> Deed {
-    probe(
-        format!("Freehold's answer on the state of {of} {when}"),
-        &format!(
-            "call frame-state {}",
-            if of == "Freehold's memory" {
-                "$FREEHOLD"
-            } else {
-                "$PAGE"
-            }
-        ),
-        format!("state={expected}"),
-    )
-}
+    /// About a frame, whose state stays.
+    fn on(self, frame: &'static str, state: &'static str) -> Self {
+        self.moving(frame, 1, state, state)
+    }
 
-fn map(tells: &str) -> Deed {
-    Deed {
-        tells: tells.to_owned(),
-        command: "$probe map".to_owned(),
-        expected: Expected::Map,
+    /// Freehold must count it.
+    fn counted(self, counter: &'static str) -> Self {
+        Self {
+            counter: Some(counter),
+            ..self
+        }
     }
 }
 
@@ -92,211 +151,34 @@ pub(super) fn plan(release: &str, cpus: u32) -> Vec<Chapter> {
     let machine = format!("machine: {cpus} CPU(s)");
     vec![
         freehold(
-            "The machine is found",
+            "Freehold finds the machine",
             &[&machine, "machine: RAM", "machine: GICv3"],
         ),
         freehold(
-            "EL2 takes its own memory",
-            &["EL2: reserved", "EL2: image", "EL2: pool", "EL2: keeps fw_cfg"],
+            "EL2 takes its own memory, and the devices that could get around it",
+            &[
+                "EL2: reserved",
+                "EL2: image",
+                "EL2: CPUs",
+                "EL2: pool",
+                "EL2: keeps fw_cfg",
+            ],
         ),
         freehold(
             "The host is taken down to EL1",
-            &["host: kernel", "host: enters EL1"],
+            &["host: kernel", "host: ramdisk", "host: enters EL1"],
         ),
-        host("Debian reaches user space", arrival(release, cpus)),
-        host("Every CPU came up through EL2", processors(cpus)),
-        host("A page is shared with EL2, and taken back", sharing()),
-        host("2 MiB are given to EL2, and gone from the host's sight", giving()),
-        host("Debian attacks Freehold's own memory", attack()),
-        host("Debian lives on", life(cpus)),
+        host("Debian reaches user space", deeds::arrival(release, cpus)),
+        host("Every CPU came up through EL2", deeds::processors(cpus)),
+        host("A page is shared with EL2, and taken back", deeds::sharing()),
         host(
-            "Who owns what, in the end",
-            vec![map("the ownership map, region by region")],
+            "2 MiB are given to EL2, out of the host's reach, and taken back",
+            deeds::giving(),
         ),
-    ]
-}
-
-fn arrival(release: &str, cpus: u32) -> Vec<Deed> {
-    vec![
-        deed("Debian's kernel says which one it is", "uname -r", release),
-        deed(
-            "Debian's kernel says where it runs",
-            "dmesg | grep 'CPU(s) started'",
-            "started at EL1",
-        ),
-        deed(
-            "Debian counts its CPUs",
-            "echo cpus=$(nproc)",
-            format!("cpus={cpus}"),
-        ),
-        probe(
-            "a program asks Freehold for its version",
-            "call version",
-            format!("status=Success cpus={cpus}"),
-        ),
-    ]
-}
-
-fn processors(cpus: u32) -> Vec<Deed> {
-    let calls = (0..cpus).map(|cpu| {
-        probe(
-            format!("CPU {cpu} calls Freehold, which keeps count of its calls"),
-            &format!("--cpu {cpu} call counter {cpu} Hypercalls | awk '{{ print; if (!/value=0 /) print \"nonzero\" }}'"),
-            "nonzero",
-        )
-    });
-    calls.collect()
-}
-
-fn sharing() -> Vec<Deed> {
-    vec![
-        state("the page", "before", "Host"),
-        probe(
-            "Debian writes a word to the page",
-            "el1 write $PAGE 0x5ec4e7",
-            "outcome=written",
-        ),
-        probe(
-            "Debian shares the page",
-            "call share $PAGE 1",
-            "status=Success done=1",
-        ),
-        state("the page", "meanwhile", "HostSharedHyp"),
-        probe(
-            "Debian reads its word: shared is not lost",
-            "el1 read $PAGE",
-            "value=0x5ec4e7",
-        ),
-        probe(
-            "Debian shares it a second time",
-            "call share $PAGE 1",
-            "status=SharedWithHyp",
-        ),
-        probe(
-            "Debian ends the sharing",
-            "call unshare $PAGE 1",
-            "status=Success done=1",
-        ),
-        state("the page", "afterwards", "Host"),
-        probe("Debian reads its word again", "el1 read $PAGE", "value=0x5ec4e7"),
-    ]
-}
-
-fn giving() -> Vec<Deed> {
-    vec![
-        probe(
-            "Debian gives a block of 512 pages",
-            "call donate $PAGE 512",
-            "status=Success done=512",
-        ),
-        state("the block", "meanwhile", "NotYours"),
-        probe(
-            "Debian's kernel reads it: refused, the kernel takes its fixup",
-            "el1 read $PAGE",
-            "outcome=refused",
-        ),
-        probe(
-            "a program writes to it: a bus error",
-            "el0 write $PAGE 1",
-            "outcome=signal signal=SIGBUS",
-        ),
-        map("the ownership map, with the block given away"),
-        probe(
-            "Debian takes the block back",
-            "call reclaim $PAGE 512",
-            "status=Success done=512",
-        ),
-        state("the block", "afterwards", "Host"),
-        probe(
-            "Debian looks for its word: scrubbed",
-            "el1 read $PAGE",
-            "value=0x0",
-        ),
-    ]
-}
-
-fn attack() -> Vec<Deed> {
-    vec![
-        state("Freehold's memory", "for anybody who asks", "NotYours"),
-        probe(
-            "a program reads it",
-            "el0 read $FREEHOLD",
-            "outcome=signal signal=SIGBUS",
-        ),
-        probe(
-            "a program writes to it",
-            "el0 write $FREEHOLD 1",
-            "outcome=signal signal=SIGBUS",
-        ),
-        probe(
-            "a program jumps to it",
-            "el0 fetch $FREEHOLD",
-            "outcome=signal signal=SIGBUS",
-        ),
-        probe(
-            "a program reads across its edge",
-            "el0 read $((FREEHOLD - 4))",
-            "outcome=signal signal=SIGBUS",
-        ),
-        probe(
-            "Debian's kernel reads it",
-            "el1 read $FREEHOLD",
-            "outcome=refused",
-        ),
-        probe(
-            "Debian's kernel writes to it",
-            "el1 write $FREEHOLD 1",
-            "outcome=refused",
-        ),
-        probe(
-            "Debian's kernel reads it with no fixup: an oops of that task alone",
-            "el1 read --bare $FREEHOLD",
-            "outcome=died",
-        ),
-        probe(
-            "Debian claims it as its own, to share",
-            "call share $FREEHOLD 1",
-            "status=NotOwner",
-        ),
-        probe(
-            "Debian claims it as its own, to give",
-            "call donate $FREEHOLD 1",
-            "status=NotOwner",
-        ),
-        probe(
-            "Debian asks for it back, which it never gave",
-            "call reclaim $FREEHOLD 1",
-            "status=NotDonated",
-        ),
-        probe(
-            "Debian gives it to the pool it belongs to",
-            "call pool-top-up $FREEHOLD 1",
-            "status=NotOwner",
-        ),
-    ]
-}
-
-fn life(cpus: u32) -> Vec<Deed> {
-    vec![
-        Deed {
-            tells: format!("{cpus} CPUs copy and compare 8 MiB each, and 100 processes come and go"),
-            command: format!(
-                "for n in $(seq {cpus}); do (dd if=/dev/urandom of=/tmp/a$n bs=1M count=8 2>/dev/null; \
-                 cp /tmp/a$n /tmp/b$n; cmp /tmp/a$n /tmp/b$n || echo differ > /tmp/bad) & done; \
-                 for n in $(seq 100); do /bin/true || echo lost > /tmp/bad; done; wait; [ ! -e /tmp/bad ]"
-            ),
-            expected: Expected::Success,
-        },
-        probe(
-            "Freehold compares its map with its tables for all RAM",
-            "call audit $RAM $FRAMES",
-            "status=Success",
-        ),
-        Deed {
-            tells: "Freehold's statistics".to_owned(),
-            command: "$probe statistics".to_owned(),
-            expected: Expected::Success,
-        },
+        host("Debian attacks Freehold's own memory", deeds::attack()),
+        host("Debian tries the ways around", deeds::detours()),
+        host("Debian lives on", deeds::life(cpus)),
+        host("Who owns what, in the end", deeds::end()),
     ]
 }
 

@@ -1,8 +1,8 @@
 //! Has the host carry out the deeds of a plan, and reads what came of them.
 //!
 //! The host's script runs one deed after the other and tells the runner, a line each:
-//! `story begin <number>`, `story out <number> <line>` for what the command printed, `story end <number> <status>`.
-//! It judges nothing.
+//! `story begin <number>`, `story fact <number> <name> <value>` for what it asked Freehold before and after,
+//! `story out <number> <line>` for what the command printed, `story end <number> <status>`. It judges nothing.
 
 use super::plan::{Chapter, Deed, Source};
 use crate::process::quote;
@@ -15,8 +15,17 @@ const PREAMBLE: &str = include_str!("script/preamble.sh");
 pub(super) fn write(plan: &[Chapter]) -> String {
     let mut script = PREAMBLE.to_owned();
     for (number, (_, deed)) in deeds(plan).enumerate() {
-        let _ = writeln!(script, "deed {number} {}", quote(&deed.command));
+        let frame = deed.watched.map_or("", |watched| watched.frame);
+        let counter = deed.counter.unwrap_or_default();
+        let _ = writeln!(
+            script,
+            "deed {number} {} {} {}",
+            quote(frame),
+            quote(counter),
+            quote(&deed.command)
+        );
     }
+    script.push_str("touch /tmp/done\n");
     script
 }
 
@@ -36,10 +45,25 @@ pub(super) fn deeds(plan: &[Chapter]) -> impl Iterator<Item = (usize, &Deed)> {
 pub(super) enum Event<'a> {
     /// A deed begins.
     Begin(usize),
+    /// Something was found out about it.
+    Fact(usize, Fact<'a>),
     /// Its command printed a line.
     Out(usize, &'a str),
     /// Its command ended with a status.
     End(usize, i32),
+}
+
+/// What is found out about a deed, beside what its command prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fact<'a> {
+    /// The address of the frame it is about.
+    Frame(&'a str),
+    /// The frame's state before.
+    Before(&'a str),
+    /// The frame's state afterwards.
+    After(&'a str),
+    /// By how much Freehold's counter has grown.
+    Counted(u64),
 }
 
 /// The event that a console line tells, if it tells one.
@@ -49,6 +73,17 @@ pub(super) fn read(line: &str) -> Option<Event<'_>> {
     let number = number.parse().ok()?;
     match kind {
         "begin" if detail.is_empty() => Some(Event::Begin(number)),
+        "fact" => {
+            let (name, value) = detail.split_once(' ')?;
+            let fact = match name {
+                "frame" => Fact::Frame(value),
+                "before" => Fact::Before(value),
+                "after" => Fact::After(value),
+                "counted" => Fact::Counted(value.parse().ok()?),
+                _ => return None,
+            };
+            Some(Event::Fact(number, fact))
+        }
         "out" => Some(Event::Out(number, detail)),
         "end" => Some(Event::End(number, detail.parse().ok()?)),
         _ => None,
@@ -67,11 +102,22 @@ mod tests {
         assert_eq!(read("story out 3 a line"), Some(Event::Out(3, "a line")));
         assert_eq!(read("story out 3 "), Some(Event::Out(3, "")));
         assert_eq!(read("story end 3 4"), Some(Event::End(3, 4)));
+        assert_eq!(
+            read("story fact 3 before Host"),
+            Some(Event::Fact(3, Fact::Before("Host")))
+        );
+        assert_eq!(
+            read("story fact 3 counted 2"),
+            Some(Event::Fact(3, Fact::Counted(2)))
+        );
         for line in [
             "story",
             "story end 3",
             "story end x 1",
             "story begin",
+            "story fact 3 before",
+            "story fact 3 counted x",
+            "story fact 3 else 1",
             "a story begin 3",
         ] {
             assert_eq!(read(line), None, "{line}");
