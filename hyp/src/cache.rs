@@ -5,6 +5,7 @@
 
 #![expect(unsafe_code, reason = "calls the assembly")]
 
+use crate::fixup;
 use core::arch::global_asm;
 use hyp_core::addr::PhysAddr;
 
@@ -39,11 +40,13 @@ pub(crate) unsafe fn clean(start: PhysAddr, size: u64) {
 /// # Safety
 /// The range is mapped at EL2.
 pub(crate) unsafe fn clean_invalidate(start: u64, end: u64) -> Result<(), u64> {
-    // SAFETY: the range is mapped, as the caller vouches; an abort is fixed up.
-    match unsafe { cache_clean_invalidate(start, end) } {
-        0 => Ok(()),
-        address => Err(address),
-    }
+    fixup::survive(|| {
+        // SAFETY: the range is mapped, as the caller vouches; an abort is fixed up.
+        match unsafe { cache_clean_invalidate(start, end) } {
+            0 => Ok(()),
+            address => Err(address),
+        }
+    })
 }
 
 /// Zeroes `[start, end)`, which begins and ends on a page.
@@ -54,9 +57,11 @@ pub(crate) unsafe fn clean_invalidate(start: u64, end: u64) -> Result<(), u64> {
 /// # Safety
 /// The range is mapped for writing at EL2, and nothing that Rust knows of lies in it.
 pub(crate) unsafe fn zero(start: u64, end: u64) -> Result<(), u64> {
-    // SAFETY: as the caller vouches; an abort is fixed up.
-    match unsafe { cache_zero(start, end) } {
-        0 => Ok(()),
-        address => Err(address),
-    }
+    fixup::survive(|| {
+        // SAFETY: as the caller vouches; an abort is fixed up.
+        match unsafe { cache_zero(start, end) } {
+            0 => Ok(()),
+            address => Err(address),
+        }
+    })
 }
