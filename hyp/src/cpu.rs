@@ -5,6 +5,7 @@
     reason = "reads ID registers that the register crate does not have"
 )]
 
+use crate::fixup;
 use aarch64_cpu::registers::{
     CurrentEL, HCR_EL2, ID_AA64DFR0_EL1, ID_AA64DFR1_EL1, ID_AA64ISAR0_EL1, ID_AA64ISAR1_EL1,
     ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1, ID_AA64PFR1_EL1, MIDR_EL1,
@@ -37,6 +38,44 @@ macro_rules! read_raw {
         // SAFETY: reading an ID register changes nothing; those that do not exist yet read as zero.
         unsafe { asm!(concat!("mrs {}, ", $register), out(reg) value, options(nomem, nostack, preserves_flags)) };
         value
+    }};
+}
+
+/// `AT` found nothing.
+#[derive(Clone, Copy, Debug)]
+struct Untranslated;
+
+/// PAR_EL1 after `AT`, if it found something.
+///
+/// The walk goes through tables of the host's, which it may change meanwhile, and which may lie where nothing answers:
+/// then `AT` takes an external abort, to EL2 (Arm ARM DDI 0487, "Address translation instructions").
+macro_rules! translate {
+    ($operation:literal, $address:expr) => {{
+        let address: u64 = $address;
+        fixup::survive(|| {
+            let aborted: u64;
+            // SAFETY: translates; what it found is in PAR_EL1, and an abort is fixed up.
+            unsafe {
+                asm!(
+                    "mov {aborted}, #1",
+                    concat!("2: at ", $operation, ", {address}"),
+                    "isb",
+                    "mov {aborted}, xzr",
+                    "3:",
+                    ".pushsection .fixup, \"a\"",
+                    ".balign 4",
+                    ".long 2b - .",
+                    ".long 3b - .",
+                    ".popsection",
+                    address = in(reg) address,
+                    aborted = out(reg) aborted,
+                    options(nostack, preserves_flags),
+                )
+            };
+            let found = PAR_EL1.get();
+            // PAR_EL1.F (bit 0): it failed.
+            if aborted | found & 1 == 0 { Ok(found) } else { Err(Untranslated) }
+        })
     }};
 }
 
@@ -171,20 +210,17 @@ pub(crate) fn can_follow(features: &CpuFeatures) -> bool {
         && features.tlbi_level_hint >= first.tlbi_level_hint
 }
 
-/// Where stage 1 of the host takes the virtual address `far`, for a read at EL1 or EL0. `None` if nowhere.
+/// Where stage 1 of the host takes the virtual address `far`. `None` if nowhere, as far as EL2 can tell.
 ///
-/// AT writes PAR_EL1, which is the host's, so it is put back. The host may be in the middle of its own AT.
+/// EL1 is asked first: it may read whatever EL0 may, but for what FEAT_S1PIE lets EL0 alone read; and EL0 need not be
+/// allowed to read what it may execute. AT writes PAR_EL1, which is the host's, so it is put back: the host may be in
+/// the middle of its own AT.
 pub(crate) fn translate_as_el1(far: u64) -> Option<Ipa> {
     let saved = PAR_EL1.get();
-    // SAFETY: translates; what it found is in PAR_EL1.
-    unsafe { asm!("at s1e1r, {}", "isb", in(reg) far, options(nostack, preserves_flags)) };
-    let found = PAR_EL1.get();
+    let found = translate!("s1e1r", far).or_else(|_| translate!("s1e0r", far));
     PAR_EL1.set(saved);
-    // PAR_EL1.F (bit 0): it failed. PA in bits 47:12.
-    if found & 1 != 0 {
-        return None;
-    }
-    Ipa::new(found & 0x0000_ffff_ffff_f000 | far & 0xfff)
+    // PA in bits 47:12.
+    Ipa::new(found.ok()? & 0x0000_ffff_ffff_f000 | far & 0xfff)
 }
 
 /// The ID register with this encoding, of this CPU.

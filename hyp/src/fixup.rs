@@ -35,7 +35,7 @@ pub(crate) fn find(address: u64) -> Option<u64> {
 
 /// Does work that may take an abort with a fixup, and then answers an error.
 ///
-/// An exception at EL2 overwrites ELR_EL2 and SPSR_EL2 (Arm ARM DDI 0487, D1.3.1), and these say where and at which
+/// An exception at EL2 overwrites ELR_EL2 and SPSR_EL2 (Arm ARM DDI 0487, J1.1, `AArch64.TakeException`), and these say where and at which
 /// level the host goes on. Were they not put back, the host's next ERET would lead into EL2 with the host's registers.
 pub(crate) fn survive<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     let (elr, spsr) = (ELR_EL2.get(), SPSR_EL2.get());
