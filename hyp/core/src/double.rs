@@ -12,6 +12,7 @@
 mod contents;
 mod pool;
 mod script;
+mod snapshot;
 mod store;
 mod system;
 pub mod tlb;
@@ -20,6 +21,7 @@ pub mod tlb;
 mod tests;
 
 pub use contents::Contents;
+pub use snapshot::Snapshot;
 pub use system::{identity, system};
 
 use crate::addr::{Frame, FrameSpan, Ipa};
@@ -36,9 +38,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 use store::TableStore;
 use tlb::Tlb;
-
-/// The most that one call may scrub or clean: 64 KiB.
-const STEP_FRAMES: u64 = 16;
 
 /// An entry of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +80,7 @@ impl<G: Geometry> Machine<G> {
     pub fn new(ram: &[FrameSpan], boot_pool: FrameSpan) -> Self {
         Self {
             tables: TableStore::new(ram.iter().copied().chain([boot_pool])),
-            pool: Lock::new(Pool::new(boot_pool)),
+            pool: Lock::new(Pool::new(boot_pool, G::STEP_FRAMES)),
             log: Mutex::new(Some(Vec::new())),
             memory: Mutex::new(Memory::default()),
             tlb: Mutex::new(Tlb::default()),
@@ -196,6 +195,11 @@ impl<G: Geometry> Machine<G> {
         held(&self.tlb).assert_coherent(&walks);
     }
 
+    /// Stops watching, and lets all CPUs forget what they hold.
+    pub fn unwatch(&self) {
+        *held(&self.tlb) = Tlb::default();
+    }
+
     /// How many pages the pool has given out.
     #[must_use]
     pub fn pages_in_use(&self) -> u64 {
@@ -273,7 +277,7 @@ impl<G: Geometry> Hardware for Machine<G> {
     }
 
     fn pool_take(&self, limit: u64) -> Option<FrameSpan> {
-        self.with_pool_lock(|pool| pool.remove(limit.min(STEP_FRAMES)))
+        self.with_pool_lock(|pool| pool.remove(limit))
     }
 
     fn pool_pages(&self) -> (u64, u64) {
@@ -295,7 +299,7 @@ impl<G: Geometry> Hardware for Machine<G> {
     }
 
     fn scrub(&self, frames: FrameSpan) -> Result<(), ExternalAbort> {
-        assert!(frames.frames() <= STEP_FRAMES, "more than 64 KiB in one step");
+        assert!(frames.frames() <= G::STEP_FRAMES, "more than 64 KiB in one step");
         self.speculate();
         held(&self.tlb).assert_unreachable(frames);
         self.log(Step::Scrub(frames));
@@ -304,7 +308,7 @@ impl<G: Geometry> Hardware for Machine<G> {
     }
 
     fn clean(&self, frames: FrameSpan) {
-        assert!(frames.frames() <= STEP_FRAMES, "more than 64 KiB in one step");
+        assert!(frames.frames() <= G::STEP_FRAMES, "more than 64 KiB in one step");
         self.speculate();
         held(&self.tlb).assert_unreachable(frames);
         self.log(Step::Clean(frames));

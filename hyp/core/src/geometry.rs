@@ -20,6 +20,14 @@ pub trait Geometry: Copy + Debug + Send + Sync + 'static {
     /// Frames in a region.
     const REGION_FRAMES: u64 = 1 << Self::BITS_PER_LEVEL;
 
+    /// Frames that are scrubbed or cleaned between two looks at waiting interrupts: 64 KiB, and less than a region, so
+    /// that the work on one can be parked in every geometry.
+    const STEP_FRAMES: u64 = if Self::REGION_FRAMES > 16 {
+        16
+    } else {
+        Self::REGION_FRAMES / 2
+    };
+
     /// Bits of a byte address that the descriptors of `level` (0 to 3) leave to lower levels.
     #[must_use]
     fn level_shift(level: u8) -> u32 {
@@ -61,5 +69,6 @@ mod tests {
         assert_eq!([0, 1, 2, 3].map(Arm4K::level_shift), [39, 30, 21, 12]);
         assert_eq!(Arm4K::level_frames(2), Arm4K::REGION_FRAMES);
         assert_eq!(Tiny::level_frames(2), 4);
+        assert_eq!((Arm4K::STEP_FRAMES, Tiny::STEP_FRAMES), (16, 2));
     }
 }

@@ -206,6 +206,14 @@ impl<'m, G: Geometry> OwnershipMap<'m, G> {
         })
     }
 
+    /// The words of all regions, in the order of their numbers. For tests: they show what a [`Region`] does not, and
+    /// let a search go back to a state that it has seen.
+    #[cfg(any(test, feature = "doubles"))]
+    #[must_use]
+    pub const fn words(&self) -> &[AtomicU64] {
+        self.words
+    }
+
     /// Whether a region of the map has a byte in `start..end`.
     #[must_use]
     pub fn holds_ram(&self, start: u64, end: u64) -> bool {

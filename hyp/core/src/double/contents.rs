@@ -19,7 +19,7 @@ pub enum Contents {
 }
 
 /// All frames of the machine.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Memory {
     contents: BTreeMap<Frame, Contents>,
     dirty: BTreeSet<Frame>,

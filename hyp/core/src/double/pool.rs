@@ -3,26 +3,26 @@
 use crate::addr::{Frame, FrameSpan};
 use std::collections::BTreeSet;
 
-/// Frames in the block that one call of `pool_take` answers from: 64 KiB.
-const BLOCK_FRAMES: u64 = 16;
-
 /// The pool.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Pool {
     boot: FrameSpan,
     free: BTreeSet<Frame>,
     used: BTreeSet<Frame>,
     left: Option<u64>,
+    /// Frames in the block that one call of `remove` answers from.
+    block: u64,
 }
 
 impl Pool {
     /// A pool of what EL2 reserved at boot.
-    pub(super) fn new(boot: FrameSpan) -> Self {
+    pub(super) fn new(boot: FrameSpan, block: u64) -> Self {
         Self {
             boot,
             free: boot.iter().collect(),
             used: BTreeSet::new(),
             left: None,
+            block,
         }
     }
 
@@ -69,10 +69,10 @@ impl Pool {
         }
     }
 
-    /// Removes at most `limit` free frames that lie in one block of 64 KiB and were added after boot.
+    /// Removes at most `limit` free frames that lie in one block and were added after boot.
     pub(super) fn remove(&mut self, limit: u64) -> Option<FrameSpan> {
         let first = *self.free.iter().find(|frame| !self.boot.contains(**frame))?;
-        let block_end = (first.number() / BLOCK_FRAMES + 1) * BLOCK_FRAMES;
+        let block_end = (first.number() / self.block + 1) * self.block;
         let mut count = 0;
         while count < limit && first.number() + count < block_end {
             let Some(frame) = first.checked_add(count) else {
@@ -84,6 +84,10 @@ impl Pool {
             count += 1;
         }
         FrameSpan::new(first, count)
+    }
+
+    pub(super) fn is_used(&self, frame: Frame) -> bool {
+        self.used.contains(&frame)
     }
 
     pub(super) fn free(&self) -> u64 {

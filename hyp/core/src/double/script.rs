@@ -6,6 +6,7 @@ use core::array;
 use core::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use hyp_abi::{Counter, Features};
 use std::sync::Mutex;
+use std::vec::Vec;
 
 /// CPUs of the machine.
 pub(super) const CPUS: usize = 8;
@@ -101,6 +102,23 @@ impl Script {
             *slot = None;
         }
         found
+    }
+
+    pub(super) fn rings(&self) -> Vec<Option<Frame>> {
+        held(&self.rings).to_vec()
+    }
+
+    pub(super) fn totals(&self) -> Vec<i64> {
+        let totals = self.totals.iter();
+        totals.map(|total| total.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Goes back to these rings and totals.
+    pub(super) fn restore(&self, rings: &[Option<Frame>], totals: &[i64]) {
+        held(&self.rings).copy_from_slice(rings);
+        for (total, old) in self.totals.iter().zip(totals) {
+            total.store(*old, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn set_features(&self, features: Features) {

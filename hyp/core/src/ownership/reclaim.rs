@@ -14,9 +14,6 @@ use crate::map::{Entry, OwnershipMap};
 use crate::state::{HypUse, Piece, State, Transit, TransitReason};
 use hyp_abi::{Counter, Status};
 
-/// Frames that are scrubbed between two looks at waiting interrupts: 64 KiB.
-pub(super) const SCRUB_STEP: u64 = 16;
-
 /// How far the scrubbing of some frames came.
 struct Scrubbed {
     /// How many of them, from the first, are zero.
@@ -115,7 +112,7 @@ impl<H: Hardware> Ownership<'_, H> {
     fn scrub(&self, span: FrameSpan, from: u64) -> Scrubbed {
         let mut done = from;
         while done < span.frames() {
-            let step = SCRUB_STEP.min(span.frames() - done);
+            let step = <H::Geometry as Geometry>::STEP_FRAMES.min(span.frames() - done);
             let Some(frames) = span
                 .start()
                 .checked_add(done)
@@ -150,7 +147,10 @@ impl<H: Hardware> Ownership<'_, H> {
         // The two pages that giving back a part of a region can need are taken first: what is taken for good below
         // must find its way back in any case.
         let pages = Pages::for_one_region(&self.hw).ok_or(Refusal::no_memory(2))?;
-        let Some(span) = self.hw.pool_take(limit.min(SCRUB_STEP)) else {
+        let Some(span) = self
+            .hw
+            .pool_take(limit.min(<H::Geometry as Geometry>::STEP_FRAMES))
+        else {
             pages.release(&self.hw);
             return Ok(None);
         };
