@@ -5,6 +5,8 @@
 //! use, and which the next frames that it brings replace.
 
 use super::Ownership;
+#[cfg(any(test, feature = "doubles"))]
+use crate::addr::Frame;
 use crate::hardware::{Event, Hardware, LockName, TablePage};
 use crate::pgtable::Reserve;
 use arrayvec::ArrayVec;
@@ -41,6 +43,19 @@ impl<H: Hardware> Ownership<'_, H> {
     #[must_use]
     pub fn spare_pages(&self) -> u64 {
         self.with_spare(|spare| spare.pages.len() as u64)
+    }
+
+    /// The frames that are kept back. For tests.
+    #[cfg(any(test, feature = "doubles"))]
+    #[must_use]
+    pub fn spare_frames(&self) -> std::vec::Vec<Frame> {
+        self.with_spare(|spare| spare.pages.iter().map(|page| page.frame()).collect())
+    }
+
+    /// Keeps these frames back and no others. For tests that go back to an earlier state.
+    #[cfg(any(test, feature = "doubles"))]
+    pub fn restore_spare(&self, frames: &[Frame]) {
+        self.with_spare(|spare| spare.pages = frames.iter().copied().map(TablePage::new).collect());
     }
 
     /// Takes `pages` zeroed pages; `None`, and none taken, if there are too few.
