@@ -1,6 +1,8 @@
 //! What Freehold promises, and the ways in which it is made to prove it.
 //!
 //! - [`on_machine`]: the cases of a payload that runs under QEMU, one test each.
+//! - [`spec`]: the specification of ownership, and the judge that holds the lower half in one process against it.
 #![forbid(unsafe_code)]
 
 pub mod on_machine;
+pub mod spec;

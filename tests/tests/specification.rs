@@ -1,0 +1,37 @@
+//! The specification, case by case.
+//!
+//! - `<call> on <holding>`: every call that names a frame, on everything that a frame may be. The system must answer as
+//!   the specification says, and a refusal must have changed nothing.
+//! - [`rows`]: the transitions that pKVM tests at boot, in our terms, and what it says it does not cover.
+//!
+//! The rows of guests come with guests: share, unshare and donate to a guest; two borrowers of one frame; a guest's
+//! share and unshare with the host; reclaim by force and the poisoned guest frame it leaves; reclaim from a dead guest.
+
+#[path = "specification/cases.rs"]
+mod cases;
+#[path = "specification/limits.rs"]
+mod limits;
+#[path = "specification/rows.rs"]
+mod rows;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let mut trials = cases::trials();
+    trials.extend(named(rows::ROWS));
+    trials.extend(named(limits::LIMITS));
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// A case with a name. It panics if it fails.
+type Case = (&'static str, fn());
+
+fn named(cases: &'static [Case]) -> impl Iterator<Item = Trial> {
+    cases.iter().map(|(name, case)| {
+        Trial::test(*name, || {
+            case();
+            Ok(())
+        })
+    })
+}
