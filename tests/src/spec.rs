@@ -14,6 +14,7 @@ mod answer;
 mod call;
 mod demand;
 mod drain;
+pub mod explore;
 mod holding;
 mod memory;
 mod pages;
