@@ -18,6 +18,7 @@ pub mod explore;
 mod holding;
 mod memory;
 mod pages;
+pub mod random;
 mod range;
 pub mod rig;
 mod trace;

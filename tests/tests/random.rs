@@ -1,0 +1,88 @@
+//! A million random calls, each judged by the specification.
+//!
+//! `FREEHOLD_SEED=n` runs the one sequence that a failure names, `FREEHOLD_CALLS=n` as many calls as one has time for.
+
+use freehold_tests::spec::random::{Outcome, run};
+use hyp_abi::{HostCallId, Status};
+use std::env;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+/// Calls in one sequence, which has one seed and one machine.
+const SEQUENCE: u64 = 2500;
+
+/// Calls if nobody says otherwise.
+const CALLS: u64 = 1_000_000;
+
+fn number(name: &str) -> Option<u64> {
+    let value = env::var(name).ok()?;
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={value} is no number")),
+    )
+}
+
+#[test]
+fn a_million_calls_agree_with_the_specification() {
+    if let Some(seed) = number("FREEHOLD_SEED") {
+        run(seed, SEQUENCE as usize);
+        return;
+    }
+    let sequences = number("FREEHOLD_CALLS").unwrap_or(CALLS).div_ceil(SEQUENCE);
+    let next = AtomicU64::new(0);
+    let total = Mutex::new(Outcome::default());
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= sequences {
+                        break;
+                    }
+                    let outcome = run(seed, SEQUENCE as usize);
+                    total.lock().unwrap().add(&outcome);
+                    if seed % 50 == 49 {
+                        println!("{} of {sequences} sequences", seed + 1);
+                    }
+                }
+            });
+        }
+    });
+    let total = total.into_inner().unwrap();
+    println!("{:?}\n{:?}", total.calls, total.statuses);
+    for call in HostCallId::all() {
+        let tally = total.calls.get(&Some(call)).copied().unwrap_or_default();
+        assert!(tally.accepted > 0, "{call:?} was never accepted");
+        assert!(
+            tally.refused > 0 || call == HostCallId::Version,
+            "{call:?} was never refused"
+        );
+    }
+    for status in [
+        Status::Success,
+        Status::NotSupported,
+        Status::InvalidParameter,
+        Status::Misaligned,
+        Status::EmptyRange,
+        Status::RangeOverflow,
+        Status::NotMemory,
+        Status::Reserved,
+        Status::NotOwner,
+        Status::SharedWithHyp,
+        Status::NotShared,
+        Status::NotDonated,
+        Status::Pinned,
+        Status::NoMemory,
+        Status::Busy,
+        Status::Poisoned,
+        Status::WrongTraceState,
+    ] {
+        assert!(
+            total.statuses.contains_key(&status),
+            "{status:?} was never answered"
+        );
+    }
+}
