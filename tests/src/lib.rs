@@ -4,5 +4,6 @@
 //! - [`spec`]: the specification of ownership, and the judge that holds the lower half in one process against it.
 #![forbid(unsafe_code)]
 
+#[cfg(not(shuttle))]
 pub mod on_machine;
 pub mod spec;

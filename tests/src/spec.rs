@@ -17,6 +17,7 @@ mod drain;
 pub mod explore;
 mod holding;
 mod memory;
+pub mod order;
 mod pages;
 pub mod random;
 mod range;
