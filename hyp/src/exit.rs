@@ -16,7 +16,7 @@ use aarch64_cpu::registers::{
 use hyp_abi::trace::TraceEvent;
 use hyp_abi::{Counter, Status};
 use hyp_core::addr::Ipa;
-use hyp_core::hypercall::answer_host;
+use hyp_core::hypercall::{answer_in_full, answer_shortly};
 use hyp_core::ownership::{AbortVerdict, HostAccess};
 use hyp_core::trap::access::Resume;
 use hyp_core::trap::host_traps::HostTraps;
@@ -26,25 +26,52 @@ use hyp_core::trap::sysreg::{Answer, answer};
 use hyp_core::trap::{Abort, FaultAddress, FaultKind, Syndrome};
 use tock_registers::interfaces::{Readable, Writeable};
 
-/// ISS bits 15:0 of an HVC or SMC from AArch64: the number in the instruction (Arm ARM DDI 0487, D24.2.40).
-const HVC_NUMBER: u64 = 0xffff;
+/// What x0 to x3 of the host become. Returned in memory (AAPCS64, 6.9), so right where they are restored from.
+#[repr(C)]
+pub(crate) struct HypercallAnswer([u64; 4]);
 
-/// A hypercall: HVC from AArch64. x0 to x6 in, x0 to x3 out.
-pub(crate) extern "C" fn host_hypercall(frame: &mut HostFrame, esr: u64) {
-    let this = entered(esr);
+/// A hypercall: `HVC #0` from AArch64. x0 to x6 in, x0 to x3 out.
+///
+/// What is quickly answered is answered here, without a stack; all else, and everything that is to be traced, goes on
+/// to [`hypercall_in_full`].
+pub(crate) extern "C" fn host_hypercall(
+    x0: u64,
+    x1: u64,
+    x2: u64,
+    x3: u64,
+    x4: u64,
+    x5: u64,
+    x6: u64,
+    esr: u64,
+) -> HypercallAnswer {
+    let this = PerCpu::this();
     #[cfg(feature = "panic-test")]
-    crate::panic_test::hear(&frame.x);
-    if esr & HVC_NUMBER != 0 {
-        // DEN0028 2.4: calls are made with number 0; all others are nobody's.
-        this.count(Counter::Hypercalls, 1);
-        this.count(Counter::HypercallsRefused, 1);
-        frame.x[0] = Status::NotSupported.to_register();
-        return;
+    crate::panic_test::hear([x0, x1, x2]);
+    if !this.ring.is_attached()
+        && let Some(ownership) = machine::try_ownership()
+        && let Some(answer) = answer_shortly(ownership, [x0, x1, x2, x3, x4, x5, x6])
+    {
+        this.count(Counter::HostExits, 1);
+        return HypercallAnswer(answer);
     }
-    let [x0, x1, x2, x3, x4, x5, x6, ..] = frame.x;
-    let [x0, x1, x2, x3] = answer_host(machine::ownership(), [x0, x1, x2, x3, x4, x5, x6]);
-    [frame.x[0], frame.x[1], frame.x[2], frame.x[3]] = [x0, x1, x2, x3];
-    this.ring.record(TraceEvent::Exit, x0, 0);
+    hypercall_in_full(x0, x1, x2, x3, x4, x5, x6, esr)
+}
+
+#[inline(never)]
+extern "C" fn hypercall_in_full(
+    x0: u64,
+    x1: u64,
+    x2: u64,
+    x3: u64,
+    x4: u64,
+    x5: u64,
+    x6: u64,
+    esr: u64,
+) -> HypercallAnswer {
+    let this = entered(esr);
+    let answer = answer_in_full(machine::ownership(), [x0, x1, x2, x3, x4, x5, x6]);
+    this.ring.record(TraceEvent::Exit, answer[0], 0);
+    HypercallAnswer(answer)
 }
 
 /// An SMC from AArch64, trapped. x0 to x3 in and out.
@@ -71,6 +98,12 @@ pub(crate) extern "C" fn host_exit(frame: &mut HostFrame, esr: u64) {
             host_abort(this, frame, &abort, esr)
         }
         Syndrome::SystemRegister(access) => system_register(this, frame, access, esr),
+        Syndrome::Hvc64 { .. } => {
+            // DEN0028 2.4: calls are made with number 0, and come the short way; all others are nobody's.
+            this.count(Counter::Hypercalls, 1);
+            this.count(Counter::HypercallsRefused, 1);
+            frame.x[0] = Status::NotSupported.to_register();
+        }
         _ => undefined(this),
     }
     this.ring.record(TraceEvent::Exit, frame.x[0], 0);

@@ -142,12 +142,13 @@ impl Hardware for Machine {
         features
     }
 
-    #[inline]
+    // Without a call: the short ways of a hypercall have no stack.
+    #[inline(always)]
     fn observe(&self, event: Event) {
         if let Event::Transition { frames, from, to } = event {
             let count = frames.frames() & 0xffff_ffff;
             let states = u64::from(from) << 32 | u64::from(to) << 48;
-            PerCpu::this().ring.record(
+            PerCpu::this().ring.record_here(
                 TraceEvent::Transition,
                 frames.start().address().value(),
                 count | states,

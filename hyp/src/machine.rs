@@ -52,9 +52,13 @@ pub(crate) fn set_ownership(ownership: Ownership<'static, Machine>) {
 /// Before the boot has set it, which is before the host runs.
 #[inline]
 pub(crate) fn ownership() -> &'static Ownership<'static, Machine> {
-    OWNERSHIP
-        .get()
-        .expect("the host runs after the boot has set up ownership")
+    try_ownership().expect("the host runs after the boot has set up ownership")
+}
+
+/// The ownership of the machine; `None` before the boot has set it.
+#[inline]
+pub(crate) fn try_ownership() -> Option<&'static Ownership<'static, Machine>> {
+    OWNERSHIP.get()
 }
 
 /// The data of the CPU with this number, in the order of the device tree; `None` if there is no such CPU.

@@ -9,7 +9,7 @@ use core::ptr;
 const FUNCTION: u64 = 0xC600_4FFF;
 
 /// Breaks EL2 if x0 asks for it. x1: 0 panics, 1 runs the stack over, 2 touches memory that EL2 does not map.
-pub(crate) fn hear(x: &[u64; 31]) {
+pub(crate) fn hear(x: [u64; 3]) {
     match (x[0], x[1]) {
         (FUNCTION, 0) => panic!("asked for by the host"),
         (FUNCTION, 1) => {

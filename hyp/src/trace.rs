@@ -24,10 +24,16 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
+    /// Whether a page is attached.
+    #[inline(always)]
+    pub(crate) fn is_attached(&self) -> bool {
+        self.page.load(Ordering::Relaxed) != 0
+    }
+
     /// Writes a record, if a ring is attached.
     #[inline(always)]
     pub(crate) fn record(&self, event: TraceEvent, first: u64, second: u64) {
-        if self.page.load(Ordering::Relaxed) != 0 {
+        if self.is_attached() {
             self.record_attached(event, first, second);
         }
     }
@@ -35,6 +41,12 @@ impl Ring {
     #[cold]
     #[inline(never)]
     fn record_attached(&self, event: TraceEvent, first: u64, second: u64) {
+        self.record_here(event, first, second);
+    }
+
+    /// Does what [`Ring::record`] does, without a call: for those who have no stack.
+    #[inline(always)]
+    pub(crate) fn record_here(&self, event: TraceEvent, first: u64, second: u64) {
         let page = self.page.load(Ordering::Relaxed);
         // Only a detach can come between, and then nobody wants the record.
         if page == 0
@@ -47,16 +59,17 @@ impl Ring {
         }
         let number = self.next.load(Ordering::Relaxed);
         self.next.store(number.wrapping_add(1), Ordering::Relaxed);
-        let slot = page + (number % RECORDS) * RECORD_SIZE;
+        // None of these wraps, and what cannot panic needs no stack.
+        let slot = page.wrapping_add((number % RECORDS) * RECORD_SIZE);
         let sequence = number.wrapping_mul(2).wrapping_add(2);
         for (index, value) in [
-            (0, sequence - 1),
+            (0, sequence.wrapping_sub(1)),
             (1, event as u64),
             (2, first),
             (3, second),
             (0, sequence),
         ] {
-            let word: *mut u64 = ptr::with_exposed_provenance_mut((slot + index * 8) as usize);
+            let word: *mut u64 = ptr::with_exposed_provenance_mut(slot.wrapping_add(index * 8) as usize);
             // SAFETY: the page is pinned, so it is mapped at EL2 until the detach, which waits for this; nothing
             // of EL2's lies in it, and no reference to it exists.
             unsafe { word.write_volatile(value) };

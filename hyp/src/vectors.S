@@ -2,17 +2,17 @@
 //
 // The host's exits: the stack is empty then (SP at its top), so the frame is always at the same place. A hypercall
 // or an SMC saves what Rust may clobber, any other exit saves everything, because it may have to read or write any
-// register. Floating point is never touched at EL2.
+// register. A hypercall's x0 to x6 are handed on as they are: only its answer goes to the frame. Floating point is
+// never touched at EL2.
 //
 // There is one set of vectors for each way to keep what the host trained from steering EL2 (crate::hardening);
 // they differ in what the entries from a lower level begin with.
 
     .section .text.vectors, "ax"
 
-// Saves x0 to x18, x29 and x30 below SP, in the layout of `HostFrame`, and makes SP point to it.
+// Makes room for a `HostFrame` below SP and saves x4 to x18, x29 and x30 there.
 .macro vectors_save_caller
-    stp     x0, x1, [sp, #-{FRAME_SIZE}]!
-    stp     x2, x3, [sp, #16]
+    sub     sp, sp, #{FRAME_SIZE}
     stp     x4, x5, [sp, #32]
     stp     x6, x7, [sp, #48]
     stp     x8, x9, [sp, #64]
@@ -22,6 +22,12 @@
     stp     x16, x17, [sp, #128]
     str     x18, [sp, #144]
     stp     x29, x30, [sp, #232]
+.endm
+
+// Saves x0 to x3 in the frame.
+.macro vectors_save_arguments
+    stp     x0, x1, [sp]
+    stp     x2, x3, [sp, #16]
 .endm
 
 .macro vectors_save_callee
@@ -159,15 +165,19 @@ vectors_set vectors_firmware_3, firmware_3
     .balign 64
 vectors_host_sync:
     vectors_save_caller
-    mrs     x1, esr_el2
-    mov     x0, sp
+    mrs     x7, esr_el2
+    mov     x9, #{HVC_0_SYNDROME}
     mov     x29, xzr                        // a backtrace of EL2 ends here
-    lsr     x2, x1, #26
-    cmp     x2, #{EC_HVC64}
+    cmp     x7, x9
     b.ne    4f
+    mov     x8, sp                          // the answer goes to x0 to x3 of the frame
     bl      {host_hypercall}
     vectors_return
-4:  cmp     x2, #{EC_SMC64}
+4:  vectors_save_arguments
+    mov     x0, sp
+    mov     x1, x7
+    lsr     x9, x7, #26
+    cmp     x9, #{EC_SMC64}
     b.ne    5f
     bl      {host_smc}
     vectors_return
@@ -179,6 +189,7 @@ vectors_host_sync:
 // An interrupt or SError of the host: they are routed to EL1, so something is badly wrong.
 vectors_host_unexpected:
     vectors_save_caller
+    vectors_save_arguments
     vectors_save_callee
     mov     x0, sp
     mov     x29, xzr
@@ -273,6 +284,7 @@ vectors_enter_host:
     .size vectors_enter_host, . - vectors_enter_host
 
     .purgem vectors_save_caller
+    .purgem vectors_save_arguments
     .purgem vectors_save_callee
     .purgem vectors_restore_callee
     .purgem vectors_return

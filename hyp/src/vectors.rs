@@ -12,7 +12,8 @@ use core::sync::atomic::Ordering;
 use hyp_core::errata::vector::VectorSlot;
 use tock_registers::interfaces::Writeable;
 
-/// The registers of whoever was interrupted. After a hypercall or an SMC x19 to x28 are not in it.
+/// The registers of whoever was interrupted. After an SMC x19 to x28 are not in it; during a hypercall x0 to x3 are
+/// not in it either.
 #[derive(Debug)]
 #[repr(C, align(16))]
 pub(crate) struct HostFrame {
@@ -21,12 +22,12 @@ pub(crate) struct HostFrame {
     padding: u64,
 }
 
-/// ESR_EL2.EC of the exits that take the short way (Arm ARM DDI 0487, D24.2.45).
-pub(crate) mod exception_class {
-    /// HVC from AArch64.
-    pub(crate) const HVC64: u64 = 0x16;
-    /// SMC from AArch64.
-    pub(crate) const SMC64: u64 = 0x17;
+/// ESR_EL2 of the exits that take the short way (Arm ARM DDI 0487, D24.2.40).
+pub(crate) mod syndrome {
+    /// All of it, for `HVC #0` from AArch64: EC 0x16, and IL, which says that the instruction has 32 bits.
+    pub(crate) const HVC_0: u64 = 0x16 << 26 | 1 << 25;
+    /// EC of an SMC from AArch64.
+    pub(crate) const SMC64_CLASS: u64 = 0x17;
 }
 
 /// Which vector an exception at EL2 came through.
@@ -51,8 +52,8 @@ global_asm!(
     BRANCH_LOOPS = const offset_of!(PerCpu, branch_loops),
     EMERGENCY_OFFSET = const PerCpu::EMERGENCY_OFFSET,
     EMERGENCY_SIZE = const EMERGENCY_STACK_SIZE,
-    EC_HVC64 = const exception_class::HVC64,
-    EC_SMC64 = const exception_class::SMC64,
+    HVC_0_SYNDROME = const syndrome::HVC_0,
+    EC_SMC64 = const syndrome::SMC64_CLASS,
     KIND_SYNC = const kind::SYNC,
     KIND_IRQ = const kind::IRQ,
     KIND_FIQ = const kind::FIQ,

@@ -59,6 +59,17 @@ impl HostCallId {
         (0..Self::COUNT as u32).filter_map(|number| Self::try_from(number).ok())
     }
 
+    /// The call that x0 names, if it names one.
+    #[must_use]
+    #[inline]
+    pub fn from_register(function: u64) -> Option<Self> {
+        // DEN0028 5.2: the function identifier is W0; a caller that sets the upper half is not calling us.
+        let number = function.wrapping_sub(u64::from(HOST_CALL_BASE));
+        u32::try_from(number)
+            .ok()
+            .and_then(|number| Self::try_from(number).ok())
+    }
+
     /// The function identifier that x0 holds.
     #[must_use]
     pub const fn function_id(self) -> u32 {
@@ -168,10 +179,7 @@ impl HostCall {
     #[inline]
     pub fn decode(registers: [u64; 7]) -> Result<Self, Status> {
         let [function, a1, a2, ..] = registers;
-        // DEN0028 5.2: the function identifier is W0; a caller that sets the upper half is not calling us.
-        let function = u32::try_from(function).map_err(|_| Status::NotSupported)?;
-        let number = function.wrapping_sub(HOST_CALL_BASE);
-        let id = HostCallId::try_from(number).map_err(|_| Status::NotSupported)?;
+        let id = HostCallId::from_register(function).ok_or(Status::NotSupported)?;
         let range = FrameRange::new(a1, a2);
         Ok(match id {
             HostCallId::Version => Self::Version,

@@ -7,37 +7,73 @@ use crate::state::State;
 use hyp_abi::host_call::{CALL_UID, FREEHOLD_UID, Statistic};
 use hyp_abi::{Counter, FrameRange, HostCall, HostCallId, HostReturn, Status, VERSION};
 
-/// Answers a hypercall of the host: its registers x0 to x6 in, what its x0 to x3 become out.
+/// Answers a hypercall of the host, if that is quickly done: its registers x0 to x6 in, what its x0 to x3 become
+/// out. `None`, and nothing has happened, if it must be answered in full.
 ///
-/// Every value in `registers` is an allegation. Nothing that a host puts there makes this panic.
+/// It calls nothing, so a caller that ends with it needs no stack. Neither function panics, whatever a host puts in
+/// `registers`: every value there is an allegation.
+#[inline(always)]
+pub fn answer_shortly<H: Hardware>(ownership: &Ownership<'_, H>, registers: [u64; 7]) -> Option<[u64; 4]> {
+    short_call(ownership, registers).map(in_registers)
+}
+
+/// Answers any hypercall of the host.
 #[inline]
-pub fn answer_host<H: Hardware>(ownership: &Ownership<'_, H>, registers: [u64; 7]) -> [u64; 4] {
-    let answer = host_call(ownership, registers);
-    if answer.status == Status::NotSupported && registers[0] == u64::from(CALL_UID) {
+pub fn answer_in_full<H: Hardware>(ownership: &Ownership<'_, H>, registers: [u64; 7]) -> [u64; 4] {
+    if registers[0] == u64::from(CALL_UID) {
         // Not a call of ours but the question who we are.
+        ownership.hardware().count(Counter::Hypercalls, 1);
         return FREEHOLD_UID.map(u64::from);
     }
+    in_registers(full_call(ownership, registers))
+}
+
+/// Carries out the call that the host's registers x0 to x6 hold, by its short way if it has one.
+pub fn host_call<H: Hardware>(ownership: &Ownership<'_, H>, registers: [u64; 7]) -> HostReturn {
+    short_call(ownership, registers).unwrap_or_else(|| full_call(ownership, registers))
+}
+
+#[inline(always)]
+fn in_registers(answer: HostReturn) -> [u64; 4] {
     let [v1, v2, v3] = answer.values;
     [answer.status.to_register(), v1, v2, v3]
 }
 
-/// Carries out the call that the host's registers x0 to x6 hold.
-#[inline]
-pub fn host_call<H: Hardware>(ownership: &Ownership<'_, H>, registers: [u64; 7]) -> HostReturn {
+#[inline(always)]
+fn short_call<H: Hardware>(ownership: &Ownership<'_, H>, registers: [u64; 7]) -> Option<HostReturn> {
+    let hw = ownership.hardware();
+    let outcome = match one_page(ownership, registers) {
+        Some(outcome) => outcome,
+        None if names_nothing(registers[0]) => Err(Status::NotSupported),
+        None => return None,
+    };
+    hw.count(Counter::Hypercalls, 1);
+    Some(match outcome {
+        Ok(()) => HostReturn::success([1, 0, 0]),
+        Err(status) => {
+            hw.count(Counter::HypercallsRefused, 1);
+            HostReturn::refused(status)
+        }
+    })
+}
+
+fn full_call<H: Hardware>(ownership: &Ownership<'_, H>, registers: [u64; 7]) -> HostReturn {
     let hw = ownership.hardware();
     hw.count(Counter::Hypercalls, 1);
-    let answer = match one_page(ownership, registers) {
-        Some(Ok(())) => return HostReturn::success([1, 0, 0]),
-        Some(Err(status)) => HostReturn::refused(status),
-        None => match HostCall::decode(registers) {
-            Ok(call) => dispatch(ownership, call),
-            Err(status) => HostReturn::refused(status),
-        },
+    let answer = match HostCall::decode(registers) {
+        Ok(call) => dispatch(ownership, call),
+        Err(status) => HostReturn::refused(status),
     };
     if answer.status != Status::Success {
         hw.count(Counter::HypercallsRefused, 1);
     }
     answer
+}
+
+/// Whether this x0 asks for nothing that there is.
+#[inline(always)]
+fn names_nothing(function: u64) -> bool {
+    HostCallId::from_register(function).is_none() && function != u64::from(CALL_UID)
 }
 
 /// The calls that a host makes most, for one page each, by their short way. `None` is any other call, and one that
@@ -58,8 +94,6 @@ fn one_page<H: Hardware>(ownership: &Ownership<'_, H>, registers: [u64; 7]) -> O
     }
 }
 
-/// Every call, in full. Out of line, so that the short ways do not pay for what it keeps on the stack.
-#[inline(never)]
 fn dispatch<H: Hardware>(ownership: &Ownership<'_, H>, call: HostCall) -> HostReturn {
     match call {
         HostCall::ShareHyp(range) => ranged(range, |span| ownership.share_hyp(span)),
@@ -233,7 +267,10 @@ mod tests {
         let ram = FrameSpan::new(Frame::new(0).unwrap(), 16).unwrap();
         let boot = FrameSpan::new(Frame::new(0).unwrap(), 12).unwrap();
         let system = system::<Tiny>(&[ram], boot, Devices::new());
-        let ask = |function: u64| answer_host(&system, [function, 0, 0, 0, 0, 0, 0]);
+        let ask = |function: u64| {
+            let registers = [function, 0, 0, 0, 0, 0, 0];
+            answer_shortly(&system, registers).unwrap_or_else(|| answer_in_full(&system, registers))
+        };
         assert_eq!(ask(u64::from(CALL_UID)), FREEHOLD_UID.map(u64::from));
         let [status, ..] = ask(u64::from(CALL_UID) | 1 << 32);
         assert_eq!(Status::from_register(status), Some(Status::NotSupported));

@@ -11,7 +11,7 @@ pub mod entry;
 mod region;
 
 pub use entry::{Entry, MAX_COUNT};
-pub use region::{FoldedNode, Region};
+pub use region::{FoldedNode, Region, Replaced};
 
 use crate::addr::{Frame, FrameSpan};
 use crate::geometry::Geometry;
@@ -158,8 +158,9 @@ impl<'m, G: Geometry> OwnershipMap<'m, G> {
         for range in &self.ranges {
             let index = region.wrapping_sub(range.first);
             if index < range.regions {
-                // The array has fewer than 2^32 words, see `new`.
-                return Some(RegionNumber(range.number + index as u32));
+                // The array has fewer than 2^32 words, see `new`, so this never wraps; and a lookup that cannot
+                // panic needs no stack.
+                return Some(RegionNumber(range.number.wrapping_add(index as u32)));
             }
         }
         None

@@ -27,6 +27,17 @@ pub struct Region<'a, H: Hardware> {
 #[derive(Debug)]
 pub struct FoldedNode(TablePage);
 
+/// What came of [`Region::replace_one`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// The frame has the new entry.
+    Done,
+    /// It has this entry, not the old one; nothing has changed.
+    Differs(Entry),
+    /// The region needs a node first; nothing has changed.
+    NeedsNode,
+}
+
 impl FoldedNode {
     /// Gives the page back.
     pub fn release(self, hw: &impl Hardware) {
@@ -172,27 +183,21 @@ impl<'a, H: Hardware> Region<'a, H> {
         None
     }
 
-    /// Gives the frame with `index` the entry `new` if it passes `judge`. The short way of a call on one frame: it is
-    /// for a region that has a node, and answers `None`, having changed nothing, if this one needs one first.
-    ///
-    /// # Errors
-    /// What `judge` answered.
+    /// Gives the frame with `index` the entry `new` if it has the entry `old`. The short way of a call on one frame.
     #[inline(always)]
-    pub fn replace_one<E>(
-        &mut self,
-        index: usize,
-        new: Entry,
-        judge: impl FnOnce(Entry) -> Result<(), E>,
-    ) -> Option<Result<(), E>> {
+    pub fn replace_one(&mut self, index: usize, old: Entry, new: Entry) -> Replaced {
         let (page, breaks) = match self.now {
-            RegionWord::Uniform(entry) => return judge(entry).err().map(Err),
+            RegionWord::Uniform(entry) if entry == old => return Replaced::NeedsNode,
+            RegionWord::Uniform(entry) => return Replaced::Differs(entry),
             RegionWord::Node { page, breaks } => (page, breaks),
         };
         let entries = self.hw.table(page);
-        let word = entries.get(index)?;
-        let old = Entry::from_word(word.load(Ordering::Relaxed));
-        if let Err(error) = judge(old) {
-            return Some(Err(error));
+        let Some(word) = entries.get(index) else {
+            return Replaced::Differs(Entry::plain(State::Reserved));
+        };
+        let found = Entry::from_word(word.load(Ordering::Relaxed));
+        if found != old {
+            return Replaced::Differs(found);
         }
         word.store(new.to_word(), Ordering::Relaxed);
         let mut breaks = breaks;
@@ -208,7 +213,7 @@ impl<'a, H: Hardware> Region<'a, H> {
         }
         self.now = RegionWord::Node { page, breaks };
         self.report_run(index, 1, old.state(), new.state());
-        Some(Ok(()))
+        Replaced::Done
     }
 
     /// Makes the region one word again if its frames all agree. Returns the node, which goes back to the pool.

@@ -9,7 +9,7 @@ use super::{Ownership, Refusal, is_ranged};
 use crate::addr::{Frame, FrameSpan};
 use crate::geometry::Geometry;
 use crate::hardware::Hardware;
-use crate::map::{Entry, OwnershipMap};
+use crate::map::{Entry, OwnershipMap, Replaced};
 use crate::state::State;
 use hyp_abi::Status;
 
@@ -38,7 +38,7 @@ impl<H: Hardware> Ownership<'_, H> {
     /// Those of [`Ownership::share_hyp`].
     #[inline(always)]
     pub fn share_one(&self, frame: Frame) -> Option<Result<(), Status>> {
-        self.enter_one(frame, Entry::plain(State::HostSharedHyp), must_be_host)
+        self.replace_one(frame, State::Host, State::HostSharedHyp, State::host_refusal)
     }
 
     /// The short way of [`Ownership::unshare_hyp`] for one frame, as [`Ownership::share_one`].
@@ -47,7 +47,7 @@ impl<H: Hardware> Ownership<'_, H> {
     /// Those of [`Ownership::unshare_hyp`].
     #[inline(always)]
     pub fn unshare_one(&self, frame: Frame) -> Option<Result<(), Status>> {
-        self.enter_one(frame, Entry::plain(State::Host), must_be_unpinned_share)
+        self.replace_one(frame, State::HostSharedHyp, State::Host, |_| None)
     }
 
     /// Gives frames that pass `judge` the entry `new`, where no table says anything else before or after.
@@ -66,18 +66,23 @@ impl<H: Hardware> Ownership<'_, H> {
         })
     }
 
-    /// Changes one frame of a region that has its node: nothing is reserved and nothing folded.
+    /// Changes the state of one frame of a region that has its node: nothing is reserved and nothing folded. `refusal`
+    /// says why a frame in another state is refused, unless the long way is to say it.
     #[inline(always)]
-    fn enter_one(
+    fn replace_one(
         &self,
         frame: Frame,
-        new: Entry,
-        judge: impl FnOnce(Entry) -> Result<(), Status>,
+        old: State,
+        new: State,
+        refusal: impl FnOnce(State) -> Option<Status>,
     ) -> Option<Result<(), Status>> {
         let index = frame.number() & (<H::Geometry as Geometry>::REGION_FRAMES - 1);
-        self.map
-            .lock(&self.hw, frame)?
-            .replace_one(index as usize, new, judge)
+        let mut region = self.map.lock(&self.hw, frame)?;
+        match region.replace_one(index as usize, Entry::plain(old), Entry::plain(new)) {
+            Replaced::Done => Some(Ok(())),
+            Replaced::Differs(entry) => refusal(entry.state()).map(Err),
+            Replaced::NeedsNode => None,
+        }
     }
 
     /// Pins a frame that the host shares with EL2, which until the last [`Ownership::unpin`] stays shared and
@@ -163,13 +168,13 @@ impl<H: Hardware> Ownership<'_, H> {
 }
 
 /// Passes a frame that is plainly the host's.
-#[inline]
+#[inline(always)]
 pub(super) fn must_be_host(entry: Entry) -> Result<(), Status> {
     entry.state().host_refusal().map_or(Ok(()), Err)
 }
 
 /// Passes a frame that the host shares with EL2 and EL2 does not use.
-#[inline]
+#[inline(always)]
 fn must_be_unpinned_share(entry: Entry) -> Result<(), Status> {
     must_be_shared(entry)?;
     if entry.count() == 0 {
@@ -181,7 +186,7 @@ fn must_be_unpinned_share(entry: Entry) -> Result<(), Status> {
 
 /// Passes a frame that the host shares with EL2. Of a frame in another state of the host's it says only that it is
 /// not shared; of one that is not the host's, what any call says.
-#[inline]
+#[inline(always)]
 fn must_be_shared(entry: Entry) -> Result<(), Status> {
     match entry.state() {
         State::HostSharedHyp => Ok(()),
