@@ -12,6 +12,7 @@
 
 use super::fine_grained::FineGrainedTraps;
 use super::id::IdRegisters;
+use crate::errata::{Core, Midr};
 
 /// HCR_EL2.VM: stage 2 is on. It also turns the host's invalidations of its data cache into clean and invalidate
 /// (DDI 0487, J1.1, `AArch64.DC`), so that none can throw away what EL2 wrote.
@@ -20,6 +21,9 @@ pub const HCR_VM: u64 = 1 << 0;
 pub const HCR_TID3: u64 = 1 << 18;
 /// HCR_EL2.TSC: an SMC of EL1 traps, so that PSCI is relayed and the rest is filtered.
 pub const HCR_TSC: u64 = 1 << 19;
+/// HCR_EL2.TIDCP: the IMPLEMENTATION DEFINED registers and instructions trap, on the cores where some of them
+/// show EL1 what is in the caches, EL2's lines too.
+pub const HCR_TIDCP: u64 = 1 << 20;
 /// HCR_EL2.RW: EL1 is AArch64.
 pub const HCR_RW: u64 = 1 << 31;
 /// HCR_EL2.TME: transactions are not trapped.
@@ -108,6 +112,11 @@ pub const ICC_SRE_ALL: u64 = 0xf;
 const SMFR0_FA64: u64 = 1 << 63;
 /// MIDR_EL1.Implementer of Arm Limited.
 const IMPLEMENTER_ARM: u64 = 0x41;
+
+/// Cores on which EL1 can read the arrays of the first two levels of cache, line by line, through RAMINDEX and the
+/// IL1DATAn_EL1 and DL1DATAn_EL1 registers (Cortex-A57 and A72 Technical Reference Manuals, 4.3). On Arm's later ones
+/// that is for EL3 alone.
+const CACHES_OPEN_TO_EL1: [Core; 2] = [Core::CORTEX_A57, Core::CORTEX_A72];
 
 /// What the image crate decides or reads besides the ID registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -202,7 +211,7 @@ impl HostTraps {
 }
 
 /// HCR_EL2. Bits that stay 0 for a reason: IMO, FMO, AMO (interrupts and SError are the host's), FIEN (the error
-/// records' fault injection could strike EL2), ATA (no tags), TIDCP, TACR, TSW, TLOR and the other TID bits.
+/// records' fault injection could strike EL2), ATA (no tags), TACR, TSW, TLOR and the other TID bits.
 fn hcr(id: &IdRegisters, force_write_back: bool) -> u64 {
     let mut value = HCR_VM | HCR_TSC | HCR_RW;
     if id.pointer_authentication() {
@@ -216,6 +225,9 @@ fn hcr(id: &IdRegisters, force_write_back: bool) -> u64 {
     }
     if id.memory_tags() {
         value |= HCR_TID5 | HCR_TID3;
+    }
+    if Midr::new(id.midr).is_one_of(&CACHES_OPEN_TO_EL1) {
+        value |= HCR_TIDCP;
     }
     if force_write_back {
         value |= HCR_FWB;

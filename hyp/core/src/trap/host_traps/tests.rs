@@ -277,6 +277,22 @@ fn a_core_of_arm_keeps_its_inner_registers() {
 }
 
 #[test]
+fn the_caches_are_closed_where_el1_could_read_them_out() {
+    // Cortex-A57 r1p0 and Cortex-A72 r0p3; Cortex-A53, A76 and Neoverse N1 as the test machines have them; `max`.
+    for (midr, expected) in [
+        (0x411f_d070, HCR_TIDCP),
+        (0x410f_d083, HCR_TIDCP),
+        (0x410f_d034, 0),
+        (0x414f_d0b1, 0),
+        (0x414f_d0c1, 0),
+        (0x000f_0510, 0),
+    ] {
+        let id = IdRegisters { midr, ..BARE };
+        assert_eq!(gained(id, |traps| traps.hcr_el2), expected, "{midr:#x}");
+    }
+}
+
+#[test]
 fn memory_partitioning_is_the_hosts() {
     let id = IdRegisters {
         pfr1: 1 << 16,
