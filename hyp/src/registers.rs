@@ -60,10 +60,27 @@ pub(crate) fn prepare_for_host(this: &PerCpu) {
     }
     isb();
     tlb::forget_this_cpu();
-    write_register!("sctlr_el1", SCTLR_EL1_OFF);
+    reset_el1_controls();
     // Last: from here on the host's stage 2 is in force.
     write_register!("hcr_el2", traps.hcr_el2);
     isb();
+}
+
+/// Puts EL1's controls in the state in which a kernel may expect them at its first instruction. What a new feature
+/// adds beside SCTLR_EL1 and TCR_EL1 is UNKNOWN after a reset (Arm ARM DDI 0487, D24.2), and counts as soon as HCRX_EL2
+/// opens it; a kernel that has never heard of it would not clear it.
+fn reset_el1_controls() {
+    let id = cpu::id_registers();
+    let zero_where = |present: u8| (present != 0).then_some(0);
+    write_register!("sctlr_el1", SCTLR_EL1_OFF);
+    write_if_there! {
+        // TCR2_EL1, SCTLR2_EL1.
+        "S3_0_C2_C0_3" = zero_where(id.tcr2());
+        "S3_0_C1_C0_3" = zero_where(id.sctlr2());
+        // GCSCR_EL1, GCSCRE0_EL1.
+        "S3_0_C2_C5_0" = zero_where(id.gcs());
+        "S3_0_C2_C5_2" = zero_where(id.gcs());
+    }
 }
 
 fn write_traps(traps: &HostTraps) {
