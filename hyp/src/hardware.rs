@@ -9,7 +9,7 @@ use core::slice;
 use hyp_abi::trace::TraceEvent;
 use hyp_abi::{Counter, Features};
 use hyp_core::Hardware;
-use hyp_core::addr::{Frame, FrameSpan};
+use hyp_core::addr::{FRAME_SIZE, Frame, FrameSpan};
 use hyp_core::geometry::{Arm4K, Geometry};
 use hyp_core::hardware::{Event, Extent, ExternalAbort, Regime, TablePage};
 use hyp_core::sync::AtomicU64;
@@ -71,8 +71,13 @@ impl Hardware for Machine {
         let done = window::with(frames, |start, end| {
             // SAFETY: the window maps it for writing, and shows frames that only EL2 may reach.
             let zeroed = unsafe { cache::zero(start, end) };
-            // SAFETY: the window maps it.
-            zeroed.and_then(|()| unsafe { cache::clean_invalidate(start, end) })
+            // The frames before a broken one go to the host, which may read them past the caches.
+            let end = zeroed.map_or_else(|at| at - at % FRAME_SIZE, |()| end);
+            if end > start {
+                // SAFETY: the window maps it.
+                unsafe { cache::clean_invalidate(start, end) }?;
+            }
+            zeroed
         });
         self.count(Counter::FramesScrubbed, frames.frames());
         done.map_err(|at| {
