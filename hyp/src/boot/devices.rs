@@ -3,7 +3,7 @@
 //! fw_cfg and the ITSs master memory where they are told: EL2 keeps them. A redistributor's RD_base frame can name
 //! tables in memory, so the host reaches it through EL2; its SGI_base frame is the host's.
 
-#![expect(unsafe_code, reason = "reads GICR_TYPER")]
+#![expect(unsafe_code, reason = "reads GICR_TYPER and ends LPIs in GICR_CTLR")]
 
 use crate::mmu::{EarlyMemory, EarlyTables};
 use arrayvec::ArrayVec;
@@ -12,14 +12,19 @@ use hyp_core::addr::{FRAME_SIZE, PhysAddr};
 use hyp_core::machine::{MachineDescription, PhysRange, RefusalReason};
 use hyp_core::ownership::device::{DeviceError, MAX_DEVICE_RANGES};
 use hyp_core::ownership::{DeviceOwner, DeviceRange, Devices};
-use hyp_core::trap::redistributor::{FRAME_BYTES, STRIDE_GICV3, STRIDE_GICV4};
+use hyp_core::trap::redistributor::{CTLR_ENABLE_LPIS, CTLR_RWP, FRAME_BYTES, STRIDE_GICV3, STRIDE_GICV4};
 
 /// GICR_TYPER, at offset 8 of RD_base.
 const TYPER: u64 = 8;
+/// GICR_TYPER.PLPIS: the redistributor has LPIs.
+const TYPER_PLPIS: u64 = 1 << 0;
 /// GICR_TYPER.VLPIS: the redistributor has frames for virtual LPIs too.
 const TYPER_VLPIS: u64 = 1 << 1;
 /// GICR_TYPER.Last: no redistributor follows in this region.
 const TYPER_LAST: u64 = 1 << 4;
+
+/// How often GICR_CTLR is looked at, at most, until a write of it has taken effect.
+const PATIENCE: u32 = 1_000_000;
 
 /// The frames of the redistributors that the host reaches through EL2.
 pub(super) type Redistributors = ArrayVec<PhysRange, MAX_DEVICE_RANGES>;
@@ -28,7 +33,8 @@ pub(super) type Redistributors = ArrayVec<PhysRange, MAX_DEVICE_RANGES>;
 /// 12.10, GICR_TYPER).
 ///
 /// # Errors
-/// If there are more than EL2 has room for: the host could then enable LPIs on one that EL2 does not watch.
+/// If there are more than EL2 has room for: the host could then enable LPIs on one that EL2 does not watch. If one
+/// has LPIs enabled already, by the firmware or by what ran before, and keeps them.
 pub(super) fn redistributors(
     machine: &MachineDescription<'_>,
     tables: &mut EarlyTables,
@@ -43,6 +49,9 @@ pub(super) fn redistributors(
         while let Some(frame) = PhysRange::new(at, FRAME_BYTES).filter(|frame| region.contains(*frame)) {
             tables.map(frame.address(), FRAME_SIZE, EarlyMemory::Device);
             let typer = read_typer(at);
+            if typer & TYPER_PLPIS != 0 && !end_lpis(at) {
+                return Err(RefusalReason::LpisEnabled(at));
+            }
             let own = if typer & TYPER_VLPIS != 0 {
                 STRIDE_GICV4
             } else {
@@ -74,6 +83,22 @@ fn read_typer(base: u64) -> u64 {
     // SAFETY: as above; the register has 64 bits.
     let high = unsafe { upper.read_volatile() };
     u64::from(high) << 32 | u64::from(low)
+}
+
+/// Clears GICR_CTLR.EnableLPIs of the redistributor at `base`, and answers whether it is clear then: once set, not
+/// every GIC lets it go (IHI 0069, 12.11, GICR_CTLR.CES).
+fn end_lpis(base: u64) -> bool {
+    let register: *mut u32 = ptr::with_exposed_provenance_mut(base as usize);
+    // SAFETY: the tree says that a redistributor is there, and it was mapped; reading CTLR, its first register,
+    // changes nothing.
+    let read = || unsafe { register.read_volatile() };
+    let found = read();
+    if found & CTLR_ENABLE_LPIS == 0 {
+        return true;
+    }
+    // SAFETY: as above; the redistributor stops using its tables, and nobody has interrupts of it yet.
+    unsafe { register.write_volatile(found & !CTLR_ENABLE_LPIS) };
+    (0..PATIENCE).any(|_| read() & (CTLR_ENABLE_LPIS | CTLR_RWP) == 0)
 }
 
 /// The claims of EL2 on device registers.

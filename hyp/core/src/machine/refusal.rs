@@ -97,6 +97,11 @@ pub enum RefusalReason {
     /// No GICv3 was found.
     #[error("the device tree has no GICv3, but {0}: Freehold needs one (QEMU: -machine virt,gic-version=3)")]
     NoGicV3(&'static str),
+    /// A redistributor has LPIs enabled and cannot end that.
+    #[error(
+        "the redistributor at {0:#x} keeps LPIs enabled, with tables that EL2 does not know: start from a reset"
+    )]
+    LpisEnabled(u64),
     /// No architected timer was found.
     #[error("the device tree has no architected timer (arm,armv8-timer)")]
     NoTimer,

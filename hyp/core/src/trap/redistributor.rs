@@ -115,8 +115,13 @@ pub enum Decision {
     Refuse,
 }
 
-/// GICR_CTLR: EnableLPIs 0.
-const CTLR_WRITE_HIDDEN: u64 = 1 << 0;
+/// GICR_CTLR.EnableLPIs: the redistributor uses the tables that PROPBASER and PENDBASER name.
+pub const CTLR_ENABLE_LPIS: u32 = 1 << 0;
+/// GICR_CTLR.RWP: a write of it has not taken effect everywhere yet.
+pub const CTLR_RWP: u32 = 1 << 3;
+
+/// GICR_CTLR: EnableLPIs.
+const CTLR_WRITE_HIDDEN: u64 = CTLR_ENABLE_LPIS as u64;
 /// On reads also CES 1 (EnableLPIs can be cleared) and IR 2 (the invalidation registers work).
 const CTLR_READ_HIDDEN: u64 = 0b111;
 /// GICR_TYPER: PLPIS 0, Dirty 2, DirectLPI 3, RVPEID 7, CommonLPIAff 25:24, VSGI 26. VLPIS (1) stays.
