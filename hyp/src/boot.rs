@@ -54,7 +54,11 @@ pub(crate) extern "C" fn boot_main(tree: u64, image: u64, next_table: u64) -> ! 
         refuse::halt()
     };
     match prepare(tree, image, &mut tables) {
-        Ok(start) => tables::switch(start.entry, start.tree),
+        Ok(start) => {
+            // SAFETY: the entry code maps the tree for writing, and what was read from it was `prepare`'s alone.
+            unsafe { start.seeds.wipe() };
+            tables::switch(start.entry, start.tree)
+        }
         Err(reason) => {
             log::error!("refused: {reason}");
             log::logger().flush();
@@ -73,6 +77,8 @@ pub(crate) struct Start {
     pub(crate) entry: u64,
     /// Its device tree.
     pub(crate) tree: u64,
+    /// The machine's seeds, from which its own were made.
+    seeds: seeds::Spent,
 }
 
 fn pointer(address: PhysAddr) -> *const u8 {
@@ -123,6 +129,7 @@ fn prepare(tree: PhysAddr, image: u64, tables: &mut EarlyTables) -> Result<Start
     Ok(Start {
         entry: host.entry,
         tree: host.tree,
+        seeds: seeds::Spent::of(&machine),
     })
 }
 
