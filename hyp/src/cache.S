@@ -19,6 +19,27 @@
     lsl     \register, \scratch, \register
 .endm
 
+// DC \operation for each x2 bytes of [x0, x1), sixteen at once as long as so many are left. If one aborts, EL2 goes on
+// at \aborted with its address in x0. Clobbers x3.
+.macro cache_steps operation, aborted
+    b       12f
+11:
+.rept   16
+10: dc      \operation, x0
+    cache_fixup 10b, \aborted
+    add     x0, x0, x2
+.endr
+12: sub     x3, x1, x0
+    cmp     x3, x2, lsl #4
+    b.ge    11b
+    b       14f
+13: dc      \operation, x0
+    cache_fixup 13b, \aborted
+    add     x0, x0, x2
+14: cmp     x0, x1
+    b.lo    13b
+.endm
+
 // cache_clean(x0: start, x1: end). Clobbers x0, x2, x3.
     .global cache_clean
     .type cache_clean, %function
@@ -42,11 +63,7 @@ cache_clean_invalidate:
     cache_line x2, x3
     sub     x3, x2, #1
     bic     x0, x0, x3
-3:  dc      civac, x0
-    cache_fixup 3b, 4f
-    add     x0, x0, x2
-    cmp     x0, x1
-    b.lo    3b
+    cache_steps civac, 4f
     mov     x0, xzr
 4:  dsb     sy
     ret
@@ -62,11 +79,7 @@ cache_zero:
     and     x2, x2, #0xf
     mov     x3, #4
     lsl     x2, x3, x2
-5:  dc      zva, x0
-    cache_fixup 5b, 8f
-    add     x0, x0, x2
-    cmp     x0, x1
-    b.lo    5b
+    cache_steps zva, 8f
     mov     x0, xzr
     ret
 6:  stp     xzr, xzr, [x0]
@@ -82,3 +95,4 @@ cache_zero:
 
     .purgem cache_fixup
     .purgem cache_line
+    .purgem cache_steps
