@@ -1,7 +1,7 @@
 //! Calls that move no memory: the empty one, the firmware's, sharing with EL2 and its end.
 
 use super::bracket::{Figure, sample};
-use crate::cases::support::{REGION_FRAMES, fill_pool, frames, frames_aligned};
+use crate::cases::support::{REGION_FRAMES, fill_pool, frames_aligned};
 use crate::hypercall::{HYPERVISOR, Hvc};
 use crate::registry::{Outcome, TestResult, ensure_eq, succeed};
 use core::hint::black_box;
@@ -87,53 +87,52 @@ pub(super) fn share_page_of_block(mark: fn()) -> Result<Figure, Outcome> {
 }
 
 pub(super) fn share_page(mark: fn()) -> Result<Figure, Outcome> {
-    fill_pool()?;
-    let frame = frames(1)?;
-    let figure = sample(
-        MANY,
-        mark,
-        nothing,
-        bare(HostCall::ShareHyp(frame.range())),
-        |answer| {
+    with_page(|page| {
+        sample(MANY, mark, nothing, bare(HostCall::ShareHyp(page)), |answer| {
             one_frame_done(answer)?;
-            all_done(HYPERVISOR.unshare(frame.range()))
-        },
-    )?;
-    frame.free();
-    Ok(figure)
+            all_done(HYPERVISOR.unshare(page))
+        })
+    })
 }
 
 pub(super) fn unshare_page(mark: fn()) -> Result<Figure, Outcome> {
-    fill_pool()?;
-    let frame = frames(1)?;
-    let figure = sample(
-        MANY,
-        mark,
-        || all_done(HYPERVISOR.share(frame.range())),
-        bare(HostCall::UnshareHyp(frame.range())),
-        one_frame_done,
-    )?;
-    frame.free();
-    Ok(figure)
+    with_page(|page| {
+        sample(
+            MANY,
+            mark,
+            || all_done(HYPERVISOR.share(page)),
+            bare(HostCall::UnshareHyp(page)),
+            one_frame_done,
+        )
+    })
 }
 
 /// A page that is EL2's.
 pub(super) fn share_refused(mark: fn()) -> Result<Figure, Outcome> {
+    with_page(|page| {
+        succeed!(HYPERVISOR.donate(page));
+        let figure = sample(
+            MANY,
+            mark,
+            nothing,
+            bare(HostCall::ShareHyp(page)),
+            |[status, ..]| {
+                ensure_eq!(status, Status::NotOwner.to_register(), "answer");
+                Ok(())
+            },
+        )?;
+        succeed!(HYPERVISOR.reclaim(page));
+        Ok(figure)
+    })
+}
+
+/// A page with neighbours in its region, which a page at a region's edge has but one of.
+pub(super) fn with_page(work: impl FnOnce(FrameRange) -> Result<Figure, Outcome>) -> Result<Figure, Outcome> {
     fill_pool()?;
-    let frame = frames(1)?;
-    succeed!(HYPERVISOR.donate(frame.range()));
-    let figure = sample(
-        MANY,
-        mark,
-        nothing,
-        bare(HostCall::ShareHyp(frame.range())),
-        |[status, ..]| {
-            ensure_eq!(status, Status::NotOwner.to_register(), "answer");
-            Ok(())
-        },
-    )?;
-    succeed!(HYPERVISOR.reclaim(frame.range()));
-    frame.free();
+    let region = frames_aligned(REGION_FRAMES, REGION_SIZE)?;
+    let figure = work(region.one(REGION_FRAMES / 2))?;
+    succeed!(HYPERVISOR.collapse(region.range()));
+    region.free();
     Ok(figure)
 }
 

@@ -1,7 +1,7 @@
 //! Memory given to EL2 and given back, in all its sizes.
 
 use super::bracket::{Figure, sample};
-use super::calls::{MANY, SOME, all_done, bare, nothing, one_frame_done};
+use super::calls::{MANY, SOME, all_done, bare, nothing, one_frame_done, with_page};
 use crate::cases::support::{REGION_FRAMES, fill_pool, frames_aligned};
 use crate::frames::{self, Frames};
 use crate::hypercall::HYPERVISOR;
@@ -31,29 +31,24 @@ pub(super) fn donate_page_of_block(mark: fn()) -> Result<Figure, Outcome> {
 
 /// One page where the tables are split already.
 pub(super) fn donate_page(mark: fn()) -> Result<Figure, Outcome> {
-    fill_pool()?;
-    let frame = frames_aligned(1, FRAME_SIZE)?;
-    let donate = bare(HostCall::DonateHyp(frame.range()));
-    let figure = sample(MANY, mark, nothing, donate, |answer| {
-        one_frame_done(answer)?;
-        all_done(HYPERVISOR.reclaim(frame.range()))
-    })?;
-    frame.free();
-    Ok(figure)
+    with_page(|page| {
+        sample(MANY, mark, nothing, bare(HostCall::DonateHyp(page)), |answer| {
+            one_frame_done(answer)?;
+            all_done(HYPERVISOR.reclaim(page))
+        })
+    })
 }
 
 pub(super) fn give_back_page(mark: fn()) -> Result<Figure, Outcome> {
-    fill_pool()?;
-    let frame = frames_aligned(1, FRAME_SIZE)?;
-    let figure = sample(
-        MANY,
-        mark,
-        || all_done(HYPERVISOR.donate(frame.range())),
-        bare(HostCall::ReclaimHyp(frame.range())),
-        one_frame_done,
-    )?;
-    frame.free();
-    Ok(figure)
+    with_page(|page| {
+        sample(
+            MANY,
+            mark,
+            || all_done(HYPERVISOR.donate(page)),
+            bare(HostCall::ReclaimHyp(page)),
+            one_frame_done,
+        )
+    })
 }
 
 pub(super) fn donate_region(mark: fn()) -> Result<Figure, Outcome> {
