@@ -219,6 +219,9 @@ impl Report {
                 missing.push(format!("{name}: {accepted} accepted, {refused} refused"));
             }
         }
+        if self.pool.0 == 0 || self.pool.1 == 0 {
+            missing.push("nothing went to EL2's pool and came back".to_owned());
+        }
         if self.audit.0 == 0 || self.audit.1 != 0 {
             missing.push(format!(
                 "the audit saw {} frames, and {} disagree",

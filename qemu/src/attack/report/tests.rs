@@ -52,7 +52,7 @@ fn all_is_well_only_if_everything_was_seen() {
     for (index, line) in well().iter().enumerate() {
         let mut lines = well();
         lines.remove(index);
-        let needed = ["A call ", "A status ", "A attack ", "A audit"];
+        let needed = ["A call ", "A status ", "A attack ", "A audit", "A pool"];
         let unknown = line.starts_with("A call Unknown");
         if needed.iter().any(|kind| line.starts_with(kind)) && !unknown {
             assert!(!judged(&lines).passed(), "`{line}` was not missed");

@@ -121,6 +121,7 @@ impl Attacker<'_> {
         let mut function = match self.random.below(4) {
             0 => self.random.next(),
             1 => self.random.next() & 0xffff_ffff,
+            2 if self.random.one_in(2) => u64::from(self.random.pick(&SERVICES)),
             2 => u64::from(self.random.pick(&SERVICES)) + self.random.below(32),
             _ => u64::from(self.random.pick(&SERVICES)) ^ 1 << self.random.below(32),
         };

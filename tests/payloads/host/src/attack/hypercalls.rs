@@ -68,7 +68,11 @@ impl Attacker<'_> {
                 self.plots[index].holding = Holding::Torn;
                 self.refill();
             }
-            Err((0, Status::Pinned)) if before == Holding::Ring => {}
+            Err((done, Status::Pinned)) if before == Holding::Ring => {
+                if done > 0 {
+                    self.plots[index].holding = Holding::Torn;
+                }
+            }
             Err(error) => {
                 self.plots[index].holding = Holding::Torn;
                 self.wrong(call(range), before, error);
@@ -101,6 +105,8 @@ impl Attacker<'_> {
         match bring_back(self.plots[index].range) {
             Ok(()) => self.plots[index].holding = Holding::Host,
             Err(error) if error.status() == Some(Status::NoMemory) => self.refill(),
+            // A part of it is a trace ring still.
+            Err(error) if error.status() == Some(Status::Pinned) => {}
             Err(error) => self.wrong(
                 HostCall::ReclaimHyp(self.plots[index].range),
                 Holding::Torn,

@@ -144,13 +144,16 @@ const ABOVE: [Encoding; 23] = [
     encoding(3, 6, 1, 1, 0),
 ];
 
+/// DC ZVA.
+const DC_ZVA: Encoding = encoding(1, 3, 7, 4, 1);
+
 /// DC IVAC, CVAC, CVAU, CIVAC, ZVA; IC IVAU; DC ISW, CSW, CISW; IC IALLU, IALLUIS (DDI 0487, C5.3).
 const CACHE: [Encoding; 11] = [
     encoding(1, 0, 7, 6, 1),
     encoding(1, 3, 7, 10, 1),
     encoding(1, 3, 7, 11, 1),
     encoding(1, 3, 7, 14, 1),
-    encoding(1, 3, 7, 4, 1),
+    DC_ZVA,
     encoding(1, 3, 7, 5, 1),
     encoding(1, 0, 7, 6, 2),
     encoding(1, 0, 7, 10, 2),
@@ -303,7 +306,8 @@ impl Attacker<'_> {
         let argument = match self.random.below(5) {
             0 => self.scratch_frame(),
             1 | 2 => self.forbidden(),
-            3 => boundary(self.ground, &mut self.random),
+            // To zero the registers of the payload's own devices would hurt nobody but the payload.
+            3 if instruction != DC_ZVA => boundary(self.ground, &mut self.random),
             _ => self.random.next() | 1 << 62,
         };
         // TLBI takes the page's number.
