@@ -44,22 +44,17 @@ pub(super) fn fill<F: Format, G: Geometry, H: Hardware<Geometry = G>>(
     if raw == EMPTY || level > PAGE_LEVEL {
         return;
     }
-    let step = 1_usize << G::level_shift(level);
-    for (entry, offset) in hw.table(page).iter().zip((0..).step_by(step)) {
-        let new = match Descriptor::<F>::decode(raw, slot.level) {
-            Descriptor::Leaf { pa, .. } => {
-                let target = pa.checked_add(offset).expect("a block ends below 2^48");
-                leaf_descriptor(target, level, raw & F::ATTRIBUTES)
-            }
-            _ => raw,
-        };
-        write(
-            hw,
-            regime,
-            (entry, address(slot.start + offset), level),
-            EMPTY,
-            new,
-        );
+    let step = 1_u64 << G::level_shift(level);
+    let (mut new, stride) = match Descriptor::<F>::decode(raw, slot.level) {
+        Descriptor::Leaf { pa, .. } => (leaf_descriptor(pa, level, raw & F::ATTRIBUTES), step),
+        _ => (raw, 0),
+    };
+    let mut start = slot.start;
+    for entry in hw.table(page) {
+        write(hw, regime, (entry, address(start), level), EMPTY, new);
+        // A block begins at a multiple of its size and ends below 2^48, so its parts differ in address bits only.
+        new = new.wrapping_add(stride);
+        start = start.wrapping_add(step);
     }
 }
 
