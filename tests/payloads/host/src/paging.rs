@@ -165,6 +165,11 @@ impl SpareTable {
         Self::GIB as u64 * GIB
     }
 
+    /// The entry for the block of device registers at `physical`, from which EL1 may even fetch as far as stage 1 goes.
+    pub(crate) const fn executable_device(physical: u64) -> u64 {
+        physical & !(BLOCK - 1) | DEVICE
+    }
+
     /// Makes it the level-2 table of its GiB.
     pub(crate) fn hang(&self) {
         FINAL_TABLE.set(Self::GIB, self.0 | TABLE_OR_PAGE | VALID);

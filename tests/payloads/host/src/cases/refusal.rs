@@ -6,12 +6,22 @@ use super::support::{
 };
 use crate::hypercall::HYPERVISOR;
 use crate::machine::machine;
+use crate::paging::SpareTable;
 use crate::paging::window::{Attributes, Window};
 use crate::probe::{self, Access, Level};
-use crate::registry::{TestResult, case, ensure, ensure_eq, fail, skip, succeed};
+use crate::registry::{Outcome, TestResult, case, ensure, ensure_eq, fail, skip, succeed};
 use crate::{cpu, sysreg, timer};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use hyp_abi::{Counter, FRAME_SIZE};
+
+/// An address behind the last RAM, where nothing is.
+fn nothing() -> Result<u64, Outcome> {
+    let end = machine().memory.iter().map(|range| range.end).max();
+    match end.filter(|end| *end < 200 << 30) {
+        Some(end) => Ok(end + (1 << 30)),
+        None => skip!("RAM reaches beyond the payload's map"),
+    }
+}
 
 case!(freeholds_memory_is_refused_by_every_kind_of_access, {
     let Some(reserved) = machine().no_map.first() else {
@@ -161,7 +171,7 @@ case!(code_cannot_be_fetched_from_device_registers, {
 
 case!(a_table_walk_through_a_refused_frame_is_refused, {
     let frame = pooled_frames(1)?;
-    let table = crate::paging::SpareTable::new(frame.frame(0));
+    let table = SpareTable::new(frame.frame(0));
     frame.fill(0);
     table.hang();
     succeed!(HYPERVISOR.donate(frame.range()));
@@ -180,6 +190,54 @@ case!(a_table_walk_through_a_refused_frame_is_refused, {
     );
     ensure_eq!(after - before, 1, "aborts given back");
     succeed!(HYPERVISOR.reclaim(frame.range()));
+    frame.free();
+    Ok(())
+});
+
+case!(a_walk_that_turns_to_nothing_is_survived, {
+    needs_cpus(2)?;
+    let hole = nothing()?;
+    let window = Window::new(1).expect("a CPU has window pages");
+    window.map(0, hole, Attributes::ReadWrite);
+    ensure!(
+        probe::access(Level::El1, Access::Load8, window.address(), 0).is_err(),
+        "something answered"
+    );
+    let frame = pooled_frames(1)?;
+    let descriptor = SpareTable::executable_device(machine().uart);
+    succeed!(probe::access(
+        Level::El1,
+        Access::Store8,
+        frame.frame(0),
+        descriptor
+    ));
+    // Freehold must look up where a refused fetch went. Meanwhile the table in question is where nothing answers.
+    let (table, nowhere) = (SpareTable::new(frame.frame(0)), SpareTable::new(hole));
+    let at_work = AtomicUsize::new(cpu::count() - 1);
+    let (refused, lost) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    cpu::run_everywhere(|cpu| {
+        if cpu == 0 {
+            while at_work.load(Ordering::Relaxed) > 0 {
+                nowhere.hang();
+                table.hang();
+            }
+            return;
+        }
+        for _ in 0..20_000 {
+            let result = probe::fetch(Level::El1, table.address(), 0);
+            let seen = match result {
+                Err(fault) if fault.status() == super::support::REFUSED => &refused,
+                _ => &lost,
+            };
+            seen.fetch_add(1, Ordering::Relaxed);
+        }
+        at_work.fetch_sub(1, Ordering::Relaxed);
+    });
+    table.unhang();
+    ensure!(
+        refused.load(Ordering::Relaxed) > 0 && lost.load(Ordering::Relaxed) > 0,
+        "{refused:?} fetches were refused and {lost:?} found no table: the two never met"
+    );
     frame.free();
     Ok(())
 });
@@ -248,14 +306,11 @@ case!(refusals_are_counted, {
 });
 
 case!(an_address_with_nothing_does_not_kill_the_host, {
-    // Behind the last RAM there is nothing: whatever the bus answers, the host must be able to go on.
-    let end = machine().memory.iter().map(|range| range.end).max();
-    let Some(end) = end.filter(|end| *end < 200 << 30) else {
-        skip!("RAM reaches beyond the payload's map")
-    };
+    // Whatever the bus answers, the host must be able to go on.
+    let hole = nothing()?;
     fill_pool()?;
     let window = Window::new(1).expect("a CPU has window pages");
-    window.map(0, end + (1 << 30), Attributes::ReadWrite);
+    window.map(0, hole, Attributes::ReadWrite);
     ensure!(
         probe::access(Level::El1, Access::Load8, window.address(), 0).is_err(),
         "something answered"
