@@ -1,6 +1,6 @@
 //! EL2's translation: the values of its registers, and the boot's own tables.
 //!
-//! With E2H=0 EL2 has one range of addresses and one table. The final table is made by [`crate::hyp_table`]; here
+//! With E2H=0 EL2 has one range of addresses and one table. The final table is made by `crate::boot`; here
 //! is what both share, and [`EarlyTables`], with which the boot maps what it looks at before that. The memory types
 //! of MAIR_EL2 are hyp-core's ([`hyp_core::pgtable::MAIR`]): index 0 is Normal write-back, index 1 Device-nGnRE.
 //! Arm ARM DDI 0487, D8.2 (translation), D19.2 (registers).
