@@ -74,7 +74,10 @@ case!(the_pmu_is_the_hosts_if_there_is_one, {
         match probe::execute(Level::El1, mrs(3, 3, n, m, op2), [0; 2]) {
             Ok(_) => ensure!(there, "a PMU that ID_AA64DFR0_EL1 denies: C{n} C{m} {op2}"),
             Err(fault) => {
-                ensure!(!there, "ID_AA64DFR0_EL1.PMUVer is {version}, and C{n} C{m} {op2} is refused");
+                ensure!(
+                    !there,
+                    "ID_AA64DFR0_EL1.PMUVer is {version}, and C{n} C{m} {op2} is refused"
+                );
                 ensure_eq!(fault.class(), class::UNKNOWN);
             }
         }
