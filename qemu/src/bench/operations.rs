@@ -47,6 +47,8 @@ pub struct Operation {
     pub dc: u64,
     /// Instruction cache instructions.
     pub ic: u64,
+    /// Calls to the firmware.
+    pub smc: u64,
     /// What the scrubbing takes of it, if it scrubs.
     pub scrubbing: Option<Scrubbing>,
     /// Linux's figure, if there is one.
@@ -187,6 +189,10 @@ fn evaluate(cpu: &str, results: &Results) -> Result<Vec<Operation>> {
             .work
             .get(&value.marker)
             .with_context(|| format!("the plugin saw no visit of {name}"))?;
+        ensure!(
+            name != "firmware_call" || work.census.calls > 0,
+            "a call for the firmware was answered at EL2"
+        );
         Ok(Operation {
             cpu: cpu.to_owned(),
             name: name.to_owned(),
@@ -199,6 +205,7 @@ fn evaluate(cpu: &str, results: &Results) -> Result<Vec<Operation>> {
             isb: work.census.isb,
             dc: work.census.dc,
             ic: work.census.ic,
+            smc: work.census.calls,
             scrubbing: scrubbed(name).map(|bytes| Scrubbing {
                 bytes,
                 zeroing: work.zeroing,

@@ -253,6 +253,7 @@ mod tests {
             isb: 4,
             dc: 5,
             ic: 6,
+            smc: 0,
             scrubbing: None,
             anchor,
         }
