@@ -6,7 +6,7 @@
 use crate::{machine::Machine, process, progress::Step, workspace};
 use anyhow::{Context as _, Result, bail};
 pub use freehold_plugin::{
-    decode::{Kind, Operation, marker_word},
+    decode::{Kind, Operation, accesses_memory, marker_word, uses_vectors},
     options::{Mode, Named, Options, Span},
     report::{Address, Census, Counts, Entry, Line, Mark, Spread, Step as TraceStep, Visit, Visits, What},
 };

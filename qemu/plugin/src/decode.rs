@@ -334,6 +334,27 @@ fn register_write(word: u32) -> Option<Operation> {
     Some(Operation::new(Kind::Msr, name))
 }
 
+/// Whether an instruction is of the loads and stores (Arm ARM C4.1: bits 28:25 are x1x0).
+#[must_use]
+pub const fn accesses_memory(word: u32) -> bool {
+    word & 1 << 27 != 0 && word & 1 << 25 == 0
+}
+
+/// Whether an instruction uses the vector or floating-point registers, or those of SVE or SME (Arm ARM C4.1).
+#[must_use]
+pub const fn uses_vectors(word: u32) -> bool {
+    match word >> 25 & 0xF {
+        // SME, where bit 31 is set, and reserved encodings.
+        0b0000 => word >> 31 == 1,
+        // SVE.
+        0b0010 => true,
+        // Scalar floating point and Advanced SIMD.
+        0b0111 | 0b1111 => true,
+        // Loads and stores with V, bit 26, set.
+        _ => accesses_memory(word) && word & 1 << 26 != 0,
+    }
+}
+
 /// The number in a marker instruction: `movz xzr, #n`, which does nothing and which no compiler makes. Code under
 /// test executes one to say which case comes next, see [`marker_word`].
 #[must_use]

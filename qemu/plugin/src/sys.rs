@@ -124,6 +124,7 @@ interface! {
     add_on_execute = c"qemu_plugin_register_vcpu_insn_exec_inline": fn(*mut c_void, c_int, *mut u64, u64);
     on_access = c"qemu_plugin_register_vcpu_mem_cb": fn(*mut c_void, OnAccess, c_int, c_int, Token);
     size_shift = c"qemu_plugin_mem_size_shift": fn(u32) -> c_uint;
+    is_store = c"qemu_plugin_mem_is_store": fn(u32) -> bool;
 }
 
 static INTERFACE: OnceLock<Interface> = OnceLock::new();
@@ -181,6 +182,12 @@ pub(crate) fn access_size(info: u32) -> u32 {
     // SAFETY: `info` is what QEMU handed to the callback.
     let shift = unsafe { always!(interface(), size_shift)(info) };
     1_u32.checked_shl(shift).unwrap_or(0)
+}
+
+/// Whether it was called for a store. QEMU 7.2 calls back for loads too, whatever it was asked.
+pub(crate) fn is_store(info: u32) -> bool {
+    // SAFETY: `info` is what QEMU handed to the callback.
+    unsafe { always!(interface(), is_store)(info) }
 }
 
 /// Whether [`Instruction::add_on_execute`] can be used.
@@ -264,7 +271,7 @@ impl Instruction<'_> {
         unsafe { always!(interface(), on_execute)(self.raw, callback, NO_REGISTERS, token) };
     }
 
-    /// Asks for `callback` after each store.
+    /// Asks for `callback` after each store; see [`is_store`]. Only for an instruction of the loads and stores.
     pub(crate) fn on_store(&self, callback: OnAccess, token: Token) {
         // SAFETY: the handle is valid, the callback lives as long as the process and follows no pointer.
         unsafe { always!(interface(), on_access)(self.raw, callback, NO_REGISTERS, STORES, token) };

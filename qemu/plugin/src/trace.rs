@@ -6,7 +6,7 @@
 //! QEMU 7.2 lets a plugin see neither registers nor values: which address a TLBI names is not told.
 
 use crate::calls::{pack, unpack};
-use crate::decode::{Operation, marker};
+use crate::decode::{Operation, accesses_memory, marker};
 use crate::plugin;
 use crate::report::{Address, Line, Step, What};
 use crate::sys::{self, Block, Token};
@@ -57,6 +57,9 @@ extern "C" fn at_store(cpu: c_uint, info: u32, to: u64, token: Token) {
 }
 
 fn store(cpu: c_uint, pc: u64, info: u32, to: u64) {
+    if !sys::is_store(info) {
+        return;
+    }
     tell(
         cpu,
         pc,
@@ -109,6 +112,11 @@ pub(crate) fn translate(block: &Block<'_>) {
         }
         if Operation::decode(word).is_some() {
             instruction.on_execute(at_operation, token);
+        }
+        // QEMU 7.2 keeps the callback of an instruction that leaves its block, such as ERET, for the next access that
+        // is made by another.
+        if !accesses_memory(word) {
+            continue;
         }
         if options.stores.iter().any(|range| range.contains(address)) {
             instruction.on_store(at_watched_store, token);

@@ -1,6 +1,6 @@
 //! Words as the GNU assembler makes them, against the names they must get.
 
-use super::{Kind, Operation, marker, marker_word};
+use super::{Kind, Operation, accesses_memory, marker, marker_word, uses_vectors};
 
 #[track_caller]
 fn decodes(word: u32, kind: Kind, name: &str) {
@@ -86,4 +86,45 @@ fn markers() {
     // The same to x30, and movn, are none.
     assert_eq!(marker(0xD280_00FE), None);
     assert_eq!(marker(0x9280_00FF), None);
+}
+
+#[test]
+fn loads_and_stores() {
+    // stp x0, x1, [sp, #-16]!; stlr x9, [x24]; ldr x0, [x0]; stxr w1, x2, [x3]; a literal load; str q0, [x0].
+    for word in [
+        0xA9BF_07E0,
+        0xC89F_FF09,
+        0xF940_0000,
+        0xC801_7C62,
+        0x5800_0000,
+        0x3D80_0000,
+    ] {
+        assert!(accesses_memory(word), "{word:#010x}");
+    }
+    // ERET; add x0, x1, x2; b .; dc zva, x0; fadd d0, d0, d0.
+    for word in [0xD69F_03E0, 0x8B02_0020, 0x1400_0000, 0xD50B_7420, 0x1E60_2800] {
+        assert!(!accesses_memory(word), "{word:#010x}");
+    }
+}
+
+#[test]
+fn vector_instructions() {
+    // fadd d0, d0, d0; add v0.16b, v0.16b, v0.16b; fmov x0, d0; str q0, [x0]; ldp d0, d1, [sp]; ptrue p0.b;
+    // addvl x0, x0, #1; smstart is a hint to the system, but fmopa is not.
+    for word in [
+        0x1E60_2800,
+        0x4E20_8400,
+        0x9E66_0000,
+        0x3D80_0000,
+        0x6D40_07E0,
+        0x2518_E3E0,
+        0x0420_5020,
+        0x8080_0000,
+    ] {
+        assert!(uses_vectors(word), "{word:#010x}");
+    }
+    // mov x0, x1; stp x0, x1, [sp]; udf #0; br x0; dsb sy.
+    for word in [0xAA01_03E0, 0xA900_07E0, 0, 0xD61F_0000, 0xD503_3F9F] {
+        assert!(!uses_vectors(word), "{word:#010x}");
+    }
 }
