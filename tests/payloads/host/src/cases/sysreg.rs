@@ -1,11 +1,9 @@
 //! System registers that are EL2's, or barred to the host.
 
-use super::support::counter;
 use crate::exception::class;
 use crate::machine::machine;
 use crate::probe::{self, Level};
 use crate::registry::{TestResult, case, ensure, ensure_eq, fail, succeed};
-use hyp_abi::Counter;
 
 /// `MRS X0, S<op0>_<op1>_C<n>_C<m>_<op2>` (Arm ARM DDI 0487, C6.2).
 const fn mrs(op0: u32, op1: u32, n: u32, m: u32, op2: u32) -> u32 {
