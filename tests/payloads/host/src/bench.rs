@@ -21,7 +21,8 @@ use crate::command_line::Filter;
 use crate::console::println;
 use crate::registry::{Failure, Outcome};
 use crate::sysreg;
-pub(crate) use bracket::{Figure, floor, ticks_of};
+pub(crate) use bracket::{Figure, floor, mark, ticks_of};
+pub(crate) use facts::tell as tell_facts;
 
 /// The frequency at which a tick of the counter is an instruction.
 const ONE_TICK_PER_INSTRUCTION: u64 = 1_000_000_000;
@@ -90,7 +91,7 @@ pub(crate) fn run(filter: Filter<'_>) -> Tally {
             sysreg::counter_frequency()
         );
     }
-    facts::tell();
+    tell_facts();
     let floor = floor();
     println!(
         "B value floor 0 {} {} {}",

@@ -11,6 +11,8 @@ pub(crate) enum Command<'a> {
     Bench(Filter<'a>),
     /// Attack Freehold, with these settings.
     Attack(&'a str),
+    /// Play the acts of a trace.
+    Doors,
 }
 
 /// Which cases are meant: all, if it has no words; otherwise those whose name contains a word or, for a word that
@@ -43,6 +45,7 @@ pub(crate) fn parse(line: &str) -> Result<Command<'_>, &str> {
         "" | "run" => Ok(Command::Run(filter)),
         "bench" => Ok(Command::Bench(filter)),
         "attack" => Ok(Command::Attack(rest)),
+        "doors" => Ok(Command::Doors),
         _ => Err(word),
     }
 }

@@ -10,6 +10,7 @@
 //! - [`registry`], [`run`]: what a case is, and how cases are chosen, run and reported.
 //! - [`bench`]: counted instructions.
 //! - [`attack`]: a hostile host.
+//! - [`doors`]: operations for an instruction trace.
 //! - [`cases`]: the cases.
 #![no_std]
 #![no_main]
@@ -26,6 +27,7 @@ mod cases;
 mod command_line;
 mod console;
 mod cpu;
+mod doors;
 mod exception;
 mod exit;
 mod firmware;
@@ -68,6 +70,10 @@ extern "C" fn payload_main(tree: u64) -> ! {
         Ok(Command::Attack(settings)) => {
             cpu::start_all(machine);
             attack::run(settings)
+        }
+        Ok(Command::Doors) => {
+            cpu::start_all(machine);
+            run::doors()
         }
         Err(word) => {
             console::println!("payload: unknown command: {word}");

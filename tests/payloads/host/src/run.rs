@@ -8,7 +8,7 @@ use crate::console::println;
 use crate::exit::{Exit, leave};
 use crate::machine::Machine;
 use crate::registry::{CASES, Case, Failure, Outcome, TestResult};
-use crate::{bench, cases};
+use crate::{bench, cases, doors};
 use arrayvec::ArrayVec;
 
 /// The most cases in an image.
@@ -82,6 +82,16 @@ pub(crate) fn bench(filter: Filter<'_>) -> ! {
     leave(match tally {
         bench::Tally { chosen: 0, .. } => Exit::NothingToRun,
         bench::Tally { failed: 0, .. } => Exit::Passed,
+        _ => Exit::Failed,
+    })
+}
+
+/// Plays the acts of a trace and ends the payload.
+pub(crate) fn doors() -> ! {
+    let played = doors::play();
+    println!("T end {}", played.scenes);
+    leave(match played.failed {
+        0 => Exit::Passed,
         _ => Exit::Failed,
     })
 }

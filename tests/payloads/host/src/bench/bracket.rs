@@ -34,8 +34,9 @@ impl Figure {
     }
 }
 
-/// Says by a marker instruction, which does nothing, that what follows belongs to benchmark `NUMBER`.
-pub(super) fn mark<const NUMBER: u16>() {
+/// Says by a marker instruction, which does nothing, what follows: benchmark `NUMBER`, or what else the number stands
+/// for in the command at work.
+pub(crate) fn mark<const NUMBER: u16>() {
     // SAFETY: MOVZ to the zero register changes nothing.
     unsafe {
         core::arch::asm!(

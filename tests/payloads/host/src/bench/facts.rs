@@ -8,7 +8,7 @@ use hyp_abi::FRAME_SIZE;
 use hyp_abi::host_call::Statistic;
 
 /// Prints the facts, each as `F <name> <value>`; sizes are in bytes.
-pub(super) fn tell() {
+pub(crate) fn tell() {
     let machine = machine();
     println!("F ram {}", machine.memory_size());
     // What the tree forbids to map: nothing but a hypervisor's own memory on these machines.
