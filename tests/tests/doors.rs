@@ -1,0 +1,155 @@
+//! The doors of the EL2 image on the machine: what is in its code, and what it does when traced.
+
+use freehold_runner::setup;
+use freehold_tests::doors::expect::Model;
+use freehold_tests::doors::rules::{RULES, no_vectors, returns_are_guarded};
+use freehold_tests::doors::session::{Built, Session};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+
+/// The operations that the payload plays, each a test on every model.
+const OPERATIONS: &[&str] = &[
+    "collapse_block",
+    "collapse_node",
+    "donate_2m",
+    "donate_2m_of_pages",
+    "donate_40_pages",
+    "donate_512_pages",
+    "donate_many_regions",
+    "donate_page",
+    "donate_page_of_block",
+    "donate_refused",
+    "drain_page",
+    "load_refused",
+    "pin",
+    "reclaim_2m",
+    "reclaim_40_pages",
+    "reclaim_512_pages",
+    "reclaim_page",
+    "share_2m",
+    "share_512_pages",
+    "share_page_of_block",
+    "share_refused",
+    "top_up_2m",
+    "top_up_page",
+    "top_up_refused",
+    "touch_device_among_others",
+    "touch_lonely_device",
+    "unpin",
+    "unshare_2m",
+    "unshare_512_pages",
+    "unshare_page",
+];
+
+/// The models: neither an erratum nor a feature; an erratum; features.
+const MODELS: [Model; 3] = [
+    model("cortex-a72", 44, false, false),
+    model("cortex-a76", 40, false, true),
+    model("max", 48, true, false),
+];
+
+const fn model(cpu: &'static str, pa_bits: u32, range_tlbi: bool, repeats_tlbi: bool) -> Model {
+    Model {
+        cpu,
+        pa_bits,
+        range_tlbi,
+        repeats_tlbi,
+        cache_line: 0,
+        zero_block: 0,
+    }
+}
+
+type Shared<T> = Arc<OnceLock<Result<T, String>>>;
+
+/// What is made once, when the first test wants it.
+fn of<T>(
+    shared: &OnceLock<Result<T, String>>,
+    make: impl FnOnce() -> anyhow::Result<T>,
+) -> Result<&T, Failed> {
+    shared
+        .get_or_init(|| make().map_err(|error| format!("{error:#}")))
+        .as_ref()
+        .map_err(Failed::from)
+}
+
+fn image_trials(built: &Shared<Built>) -> Vec<Trial> {
+    type Check = Box<dyn FnOnce(&freehold_tests::doors::code::Code) -> Result<(), String> + Send>;
+    let mut checks: Vec<(&str, Check)> = RULES
+        .iter()
+        .map(|rule| (rule.name, Box::new(|code: &_| rule.check(code)) as Check))
+        .collect();
+    checks.push(("no_vector_register_is_used", Box::new(no_vectors)));
+    checks.push(("nothing_is_executed_past_a_return", Box::new(returns_are_guarded)));
+    let trial = |(name, check): (&str, Check)| {
+        let built = Arc::clone(built);
+        Trial::test(format!("image::{name}"), move || {
+            let code = of(&built, Built::new)?
+                .code()
+                .map_err(|error| Failed::from(format!("{error:#}")))?;
+            check(&code).map_err(Failed::from)
+        })
+    };
+    checks.into_iter().map(trial).collect()
+}
+
+fn machine_trials(built: &Shared<Built>, model: Model) -> Vec<Trial> {
+    type Check = Box<dyn FnOnce(&Session) -> Result<(), String> + Send>;
+    let mut checks: Vec<(&str, Check)> = OPERATIONS
+        .iter()
+        .map(|operation| {
+            (
+                *operation,
+                Box::new(|session: &Session| session.check(operation)) as Check,
+            )
+        })
+        .collect();
+    let mut add = |name, check: Check| checks.push((name, check));
+    add(
+        "every_operation_is_played",
+        Box::new(|session| {
+            let played = session.operations();
+            if played == OPERATIONS {
+                Ok(())
+            } else {
+                Err(format!("the payload plays {played:?}"))
+            }
+        }),
+    );
+    add("every_step_counts", Box::new(Session::every_step_counts));
+    add("cpus_come_in", Box::new(Session::cpus_come_in));
+    add(
+        "start_arguments_are_clean",
+        Box::new(Session::start_arguments_are_clean),
+    );
+    add(
+        "invalidations_are_complete",
+        Box::new(Session::invalidations_are_complete),
+    );
+    add("vttbr_is_loaded_once", Box::new(Session::vttbr_is_loaded_once));
+    add("code_is_never_written", Box::new(Session::code_is_never_written));
+    let session = Shared::<Session>::default();
+    let trial = |(name, check): (&str, Check)| {
+        let (built, session) = (Arc::clone(built), Arc::clone(&session));
+        Trial::test(format!("{}::{name}", model.cpu), move || {
+            let built = of(&built, Built::new)?;
+            let session = of(&session, || Session::run(built, model))?;
+            check(session).map_err(Failed::from)
+        })
+    };
+    checks.into_iter().map(trial).collect()
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    if let Err(error) = setup::ensure_tools() {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    let built = Shared::default();
+    let mut trials = image_trials(&built);
+    for model in MODELS {
+        trials.extend(machine_trials(&built, model));
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
