@@ -1,0 +1,88 @@
+//! The shell scripts that a Linux host runs: cases, and the harness around them.
+
+use std::fmt::Write as _;
+
+const HARNESS: &str = include_str!("scripts/harness.sh");
+
+/// How the name of a function begins that is a case.
+const CASE: &str = "case_";
+
+/// A file of cases.
+#[derive(Clone, Copy, Debug)]
+pub struct Script(&'static str);
+
+impl Script {
+    /// The machine is what was asked for, and works.
+    pub const BOOT: Self = Self(include_str!("scripts/boot.sh"));
+    /// Accesses of every kind.
+    pub const ABORTS: Self = Self(include_str!("scripts/aborts.sh"));
+    /// Calls that must not be answered as the host wishes.
+    pub const REFUSALS: Self = Self(include_str!("scripts/refusals.sh"));
+    /// Cases that must fail.
+    pub const ILL: Self = Self(include_str!("scripts/ill.sh"));
+    /// Ordinary work for `LOAD_SECONDS`.
+    pub const LIFE: Self = Self(include_str!("scripts/life.sh"));
+
+    /// The names of its cases.
+    pub fn cases(self) -> impl Iterator<Item = &'static str> {
+        self.0
+            .lines()
+            .filter_map(|line| line.strip_prefix(CASE)?.strip_suffix("() {"))
+    }
+}
+
+/// A script that defines the variables, the harness and all cases, and runs none of them.
+pub(super) fn write(variables: &[String], scripts: &[Script]) -> String {
+    let mut text = String::new();
+    for variable in variables {
+        let _ = writeln!(text, "{variable}");
+    }
+    for part in std::iter::once(HARNESS).chain(scripts.iter().map(|script| script.0)) {
+        text.push_str(part);
+    }
+    text
+}
+
+/// What runs those cases, one after the other.
+pub(super) fn run(cases: &[&str]) -> String {
+    let mut text = String::new();
+    for case in cases {
+        let _ = writeln!(text, "run {case}");
+    }
+    text.push_str("exit 0\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{io::Write as _, process::Command, process::Stdio};
+
+    const ALL: [Script; 5] = [
+        Script::BOOT,
+        Script::ABORTS,
+        Script::REFUSALS,
+        Script::ILL,
+        Script::LIFE,
+    ];
+
+    #[test]
+    fn every_file_has_cases() {
+        for script in ALL {
+            assert!(script.cases().count() > 0, "{}", script.0);
+        }
+        assert_eq!(Script::BOOT.cases().collect::<Vec<_>>(), ["boots"]);
+    }
+
+    #[test]
+    fn a_shell_understands_them() {
+        let text = write(&["A=1".to_owned()], &ALL) + &run(&["boots"]);
+        let mut shell = Command::new("sh")
+            .arg("-n")
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        shell.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        assert!(shell.wait().unwrap().success());
+    }
+}
