@@ -271,7 +271,10 @@ fn small_calls_pass() {
     );
     assert_eq!(bench.call(0, FunctionId::Migrate32, [1, 0, 0]), -7_i64 as u64);
     assert_eq!(bench.call(0, FunctionId::PsciSetSuspendMode, [1, 0, 0]), 0);
-    assert_eq!(bench.call(9, FunctionId::MigrateInfoType, [0; 3]), INTERNAL_FAILURE);
+    assert_eq!(
+        bench.call(9, FunctionId::MigrateInfoType, [0; 3]),
+        INTERNAL_FAILURE
+    );
 }
 
 /// Every function identifier of PSCI's ranges, and what the relay says of it.
