@@ -131,6 +131,16 @@ fn booted_with(name: &str, linux: Linux, mib: u64, change: Option<Change>) -> Re
     })
 }
 
+/// Time that goes by instructions, in one thread: 64 CPUs that share two real ones would find each other stuck.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "it stands where changes stand that can fail"
+)]
+fn count_time(prepared: &mut Prepared) -> Result<()> {
+    prepared.machine.icount = true;
+    Ok(())
+}
+
 #[expect(
     clippy::unnecessary_wraps,
     reason = "it stands where changes stand that can fail"
