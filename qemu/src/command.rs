@@ -4,6 +4,7 @@ pub(crate) mod attack;
 pub(crate) mod bench;
 pub(crate) mod linux;
 pub(crate) mod setup;
+pub(crate) mod soak;
 pub(crate) mod story;
 
 use anstyle::{AnsiColor, Style};

@@ -14,6 +14,7 @@
 //! - [`linux`]: a Linux kernel as Freehold's host, with a script as its work.
 //! - [`attack`]: a hostile host, and the search for what it must not get.
 //! - [`story`]: the demonstration that `cargo run` gives.
+//! - [`soak`]: every test in full.
 //! - [`bench`]: what Freehold's operations cost, counted.
 
 pub mod attack;
@@ -26,6 +27,7 @@ pub mod plugin;
 pub mod process;
 pub mod progress;
 pub mod setup;
+pub mod soak;
 pub mod story;
 pub mod symbols;
 pub mod verdict;

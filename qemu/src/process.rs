@@ -5,14 +5,34 @@ use anyhow::{Context as _, Result, bail};
 use std::{
     io::{BufRead as _, BufReader, pipe},
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
 };
 
 /// Runs `command` to its end and shows its latest line under `step`.
 ///
 /// # Errors
 /// If it cannot be started or does not exit with 0; the error holds all that it printed.
-pub fn run(step: &mut Step, mut command: Command) -> Result<()> {
+pub fn run(step: &mut Step, command: Command) -> Result<()> {
+    let line = command_line(&command);
+    let mut said = String::new();
+    let status = listen(command, |text| {
+        if !is_idle_talk(text) {
+            step.announce();
+        }
+        step.detail(text);
+        said.push_str(text);
+    })?;
+    if !status.success() {
+        bail!("`{line}` failed ({status}):\n{}", said.trim_end());
+    }
+    Ok(())
+}
+
+/// Runs `command` to its end and hands over each line that it prints, with its end, on either stream.
+///
+/// # Errors
+/// If it cannot be started or listened to. However it ends is no error.
+pub fn listen(mut command: Command, mut on_line: impl FnMut(&str)) -> Result<ExitStatus> {
     let line = command_line(&command);
     let (reader, writer) = pipe().context("cannot make a pipe")?;
     command
@@ -24,7 +44,6 @@ pub fn run(step: &mut Step, mut command: Command) -> Result<()> {
         .with_context(|| format!("cannot start `{line}`"))?;
     // The command keeps the pipe's write end open for another start; without this the reader would never end.
     drop(command);
-    let mut said = String::new();
     let mut reader = BufReader::new(reader);
     let mut buffer = Vec::new();
     while reader
@@ -32,21 +51,10 @@ pub fn run(step: &mut Step, mut command: Command) -> Result<()> {
         .with_context(|| format!("cannot read from `{line}`"))?
         > 0
     {
-        let text = String::from_utf8_lossy(&buffer);
-        if !is_idle_talk(&text) {
-            step.announce();
-        }
-        step.detail(&text);
-        said.push_str(&text);
+        on_line(&String::from_utf8_lossy(&buffer));
         buffer.clear();
     }
-    let status = child
-        .wait()
-        .with_context(|| format!("cannot wait for `{line}`"))?;
-    if !status.success() {
-        bail!("`{line}` failed ({status}):\n{}", said.trim_end());
-    }
-    Ok(())
+    child.wait().with_context(|| format!("cannot wait for `{line}`"))
 }
 
 /// Whether a line is one that cargo and make print even if there is nothing to do.
