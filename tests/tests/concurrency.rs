@@ -23,7 +23,7 @@ mod apart {
             .map_or_else(|| root.join("target"), |directory| root.join(directory));
         let mut flags = env::var("RUSTFLAGS").unwrap_or_default();
         flags.push_str(" --cfg shuttle");
-        let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
             .current_dir(root)
             .args(["test", "--package", "freehold-tests", "--test", "concurrency"])
             .args(["--", "--exact", "--nocapture"])
@@ -31,9 +31,17 @@ mod apart {
             .env("RUSTFLAGS", flags)
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .env("CARGO_TARGET_DIR", target.join("shuttle"))
-            .status()
+            .output()
             .expect("cargo runs");
-        assert!(status.success(), "explored::{case}: {status}");
+        let told = String::from_utf8_lossy(&output.stdout);
+        print!("{told}");
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "explored::{case}: {}", output.status);
+        // A name that fits no case would succeed, too.
+        assert!(
+            told.contains("test result: ok. 1 passed"),
+            "explored::{case} was not run"
+        );
     }
 
     macro_rules! cases {
