@@ -9,6 +9,7 @@ use crate::mmu::{EarlyMemory, EarlyTables};
 use arrayvec::ArrayVec;
 use core::ptr;
 use hyp_core::addr::{FRAME_SIZE, PhysAddr};
+use hyp_core::geometry::{Arm4K, Geometry};
 use hyp_core::machine::{MachineDescription, PhysRange, RefusalReason};
 use hyp_core::ownership::device::{DeviceError, MAX_DEVICE_RANGES};
 use hyp_core::ownership::{DeviceOwner, DeviceRange, Devices};
@@ -104,7 +105,7 @@ fn end_lpis(base: u64) -> bool {
 /// The claims of EL2 on device registers.
 ///
 /// # Errors
-/// If there are more than EL2 has room for.
+/// If there are more than EL2 has room for, or if one lies so that EL2 could not keep all of it.
 pub(super) fn claims(
     machine: &MachineDescription<'_>,
     redistributors: &Redistributors,
@@ -119,13 +120,25 @@ pub(super) fn claims(
     for (range, owner) in kept.chain(shared) {
         let frames = range.frames_touched();
         let start: PhysAddr = frames.start().address();
-        match devices.add(DeviceRange {
+        let claim = DeviceRange {
             start,
             bytes: frames.bytes(),
             owner,
-        }) {
-            // Two devices in one page: whoever came first has claimed it.
-            Ok(()) | Err(DeviceError::Overlap | DeviceError::BadRange) => {}
+        };
+        // Of a region that also holds RAM the map judges every page, and it knows nothing of these claims.
+        if machine.memory.shares_block(range, Arm4K::REGION_SHIFT) {
+            return Err(RefusalReason::RegistersNotApart(range));
+        }
+        match devices.add(claim) {
+            Ok(()) => {}
+            // Two devices of one owner in one page: it is claimed already.
+            Err(DeviceError::Overlap)
+                if devices
+                    .find(start)
+                    .is_some_and(|other| other.owner == owner && other.end() >= claim.end()) => {}
+            Err(DeviceError::Overlap | DeviceError::BadRange) => {
+                return Err(RefusalReason::RegistersNotApart(range));
+            }
             Err(DeviceError::TooMany) => {
                 return Err(RefusalReason::TooMany {
                     what: "devices that EL2 keeps",

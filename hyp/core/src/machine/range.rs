@@ -194,6 +194,14 @@ impl MemoryMap {
         })
     }
 
+    /// Whether an aligned block of `2^shift` bytes holds bytes both of `range` and of RAM.
+    #[must_use]
+    pub fn shares_block(&self, range: PhysRange, shift: u32) -> bool {
+        let (first, last) = (range.start() >> shift, (range.end() - 1) >> shift);
+        self.blocks(shift)
+            .any(|run| run.first <= last && first < run.first + run.count)
+    }
+
     /// How many aligned blocks of `2^shift` bytes RAM touches.
     #[must_use]
     pub fn block_count(&self, shift: u32) -> u64 {
@@ -232,6 +240,20 @@ mod tests {
         assert!(PhysRange::new((1 << 48) - 1, 1).is_some());
         assert!(PhysRange::new((1 << 48) - 1, 2).is_none());
         assert!(PhysRange::from_bounds(2, 1).is_none());
+    }
+
+    #[test]
+    fn registers_beside_ram_are_told_from_those_apart() {
+        let mut memory = MemoryMap::new();
+        memory.add(range(0x4000_0000, 0x1000_0000)).unwrap();
+        memory.add(range(0x6010_0000, 0x1000)).unwrap();
+        let beside = |start, size| memory.shares_block(range(start, size), 21);
+        assert!(!beside(0x3fff_f000, 0x1000));
+        assert!(beside(0x3fff_f000, 0x1001));
+        assert!(!beside(0x5000_0000, 0x1000));
+        assert!(beside(0x6000_0000, 0x18), "RAM begins later in the same 2 MiB");
+        assert!(beside(0x601f_f000, 0x20_0000));
+        assert!(!beside(0x6020_0000, 0x1000));
     }
 
     #[test]

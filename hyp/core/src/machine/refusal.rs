@@ -102,6 +102,12 @@ pub enum RefusalReason {
         "the redistributor at {0:#x} keeps LPIs enabled, with tables that EL2 does not know: start from a reset"
     )]
     LpisEnabled(u64),
+    /// Registers that EL2 must keep share a 2 MiB region with RAM, or a page with other registers.
+    #[error(
+        "the registers at {0} share a 2 MiB region with RAM or a page with other registers: \
+         Freehold could not keep them from the host"
+    )]
+    RegistersNotApart(PhysRange),
     /// No architected timer was found.
     #[error("the device tree has no architected timer (arm,armv8-timer)")]
     NoTimer,
