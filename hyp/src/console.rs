@@ -23,8 +23,16 @@ struct Console {
     uart: Mutex<Option<Port>>,
 }
 
-/// The UART's transmitter, as the firmware or the emulator set it up.
-pub(crate) struct Port(Uart<'static>);
+/// How often the UART is asked, at most, whether it can take one more character: far longer than the slowest line
+/// needs for one. A host that switched the transmitter off must not keep a panic from its reset.
+const PATIENCE: u32 = 10_000_000;
+
+/// The UART's transmitter, as the firmware, the emulator or the host set it up.
+pub(crate) struct Port {
+    uart: Uart<'static>,
+    /// It has stopped taking characters, and is asked no more.
+    stuck: bool,
+}
 
 impl Port {
     /// The PL011 at `address`.
@@ -35,7 +43,10 @@ impl Port {
         let registers: *mut PL011Registers = ptr::with_exposed_provenance_mut(address.value() as usize);
         // SAFETY: the caller vouches for the registers and for their being ours alone.
         let registers = unsafe { UniqueMmioPointer::new(NonNull::new(registers)?) };
-        Some(Self(Uart::new(registers)))
+        Some(Self {
+            uart: Uart::new(registers),
+            stuck: false,
+        })
     }
 }
 
@@ -53,17 +64,25 @@ impl Write for Port {
 
 impl Port {
     fn put(&mut self, byte: u8) {
-        while self.0.is_tx_fifo_full() {
-            core::hint::spin_loop();
+        if self.wait(|uart| !uart.is_tx_fifo_full()) {
+            self.uart.write_word(byte);
         }
-        self.0.write_word(byte);
     }
 
     /// Waits until everything is on the wire: after this the power may go.
     pub(crate) fn flush(&mut self) {
-        while self.0.is_busy() {
-            core::hint::spin_loop();
+        self.wait(|uart| !uart.is_busy());
+    }
+
+    /// Waits until the UART is `ready`, and answers whether it is.
+    fn wait(&mut self, ready: impl Fn(&Uart<'static>) -> bool) -> bool {
+        if !self.stuck {
+            self.stuck = !(0..PATIENCE).any(|_| {
+                core::hint::spin_loop();
+                ready(&self.uart)
+            });
         }
+        !self.stuck
     }
 }
 

@@ -45,7 +45,12 @@ pub(crate) fn park_if_panicking() {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    end(None, FP.get(), format_args!("{info}"))
+    // One line: every line of the report begins alike.
+    let message = info.message();
+    match info.location() {
+        Some(place) => end(None, FP.get(), format_args!("{message}, at {place}")),
+        None => end(None, FP.get(), format_args!("{message}")),
+    }
 }
 
 /// The end, with the registers of an exit.
@@ -106,13 +111,16 @@ fn reset() -> ! {
 fn stop_the_others() {
     let Some(facts) = machine::facts() else { return };
     let root: *mut u64 = ptr::with_exposed_provenance_mut(facts.host_root.start().address().value() as usize);
-    for index in 0..(facts.host_root.bytes() / 8) as usize {
-        let entry = root.wrapping_add(index);
-        // SAFETY: the root of the host's table is EL2's and mapped; its entries are only ever reached as whole
-        // words, and a walk that sees this one faults.
-        unsafe { entry.write_volatile(0) };
+    // Twice: a CPU that was about to link a table when the panic began may have written its entry after the first.
+    for _ in 0..2 {
+        for index in 0..(facts.host_root.bytes() / 8) as usize {
+            let entry = root.wrapping_add(index);
+            // SAFETY: the root of the host's table is EL2's and mapped; its entries are only ever reached as whole
+            // words, and a walk that sees this one faults.
+            unsafe { entry.write_volatile(0) };
+        }
+        tlb::invalidate_everything_below();
     }
-    tlb::invalidate_everything_below();
 }
 
 /// The UART, whoever drives it now.
@@ -162,7 +170,7 @@ fn report(
     backtrace(port, frame.map(|_| elr), frame_pointer)
 }
 
-/// Prints where the code was called from, as offsets in the image, innermost first. Frames are chained by x29, which
+/// Prints where the code stopped and from where it was called, as offsets in the image, innermost first. Frames are chained by x29, which
 /// is zero in the outermost one.
 fn backtrace(port: &mut Port, innermost: Option<u64>, frame_pointer: u64) -> fmt::Result {
     let image = layout::image_start()..layout::text_end();
@@ -189,7 +197,7 @@ fn backtrace(port: &mut Port, innermost: Option<u64>, frame_pointer: u64) -> fmt
         if !image.contains(&link) {
             break;
         }
-        // The call is the instruction before.
+        // The call is the instruction before the one that it returns to.
         line(port, link - 4)?;
         // Frames lie further and further up, or on another stack.
         if next <= at && is_on_same_stack(at, next) {

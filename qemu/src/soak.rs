@@ -64,6 +64,7 @@ pub fn parts(effort: &Effort) -> Result<Vec<Part>> {
         test("random", &[("FREEHOLD_CALLS", &calls)]),
         test("concurrency", &[]),
         test("doors", &[]),
+        test("panic", &[]),
         test("on_machine", &[]),
         test(
             "linux",

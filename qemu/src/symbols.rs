@@ -1,7 +1,7 @@
 //! Names for the addresses in a panic of EL2.
 //!
 //! Freehold prints `freehold: backtrace <n> <hex>` for each frame, innermost first, as an offset from the first
-//! byte of its image: it runs wherever it was loaded. Frame 0 is where it stopped; the others are return addresses.
+//! byte of its image: it runs wherever it was loaded. Frame 0 is where it stopped; the others are where it called from.
 //! [`table`] has the addresses behind the names.
 
 pub mod table;
@@ -25,7 +25,7 @@ pub fn backtrace(elf: &Path, console: &[String]) -> Option<String> {
     let mut text = String::new();
     for (number, offset) in offsets {
         let _ = match &names {
-            Some(names) => write!(text, "{number:>3} {}", names.describe(number, offset)),
+            Some(names) => write!(text, "{number:>3} {}", names.describe(offset)),
             None => writeln!(text, "{number:>3} +{offset:#x} (no symbols in {})", elf.display()),
         };
     }
@@ -55,14 +55,8 @@ impl Names {
     }
 
     /// The functions at an offset, one line each: what was inlined comes before where it was inlined to.
-    fn describe(&self, number: u32, offset: u64) -> String {
+    fn describe(&self, offset: u64) -> String {
         let address = self.base.wrapping_add(offset);
-        // A return address is the instruction behind the call, which may already belong to something else.
-        let address = if number == 0 {
-            address
-        } else {
-            address.wrapping_sub(1)
-        };
         let mut lines = Vec::new();
         if let Ok(mut frames) = self.loader.find_frames(address) {
             while let Ok(Some(frame)) = frames.next() {

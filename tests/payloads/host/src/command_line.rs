@@ -13,6 +13,8 @@ pub(crate) enum Command<'a> {
     Attack(&'a str),
     /// Play the acts of a trace.
     Doors,
+    /// Have EL2 break, in an image built for that.
+    Break(&'a str),
 }
 
 /// Which cases are meant: all, if it has no words; otherwise those whose name contains a word or, for a word that
@@ -46,6 +48,7 @@ pub(crate) fn parse(line: &str) -> Result<Command<'_>, &str> {
         "bench" => Ok(Command::Bench(filter)),
         "attack" => Ok(Command::Attack(rest)),
         "doors" => Ok(Command::Doors),
+        "break" => Ok(Command::Break(rest)),
         _ => Err(word),
     }
 }

@@ -28,6 +28,7 @@ mod command_line;
 mod console;
 mod cpu;
 mod doors;
+mod end;
 mod exception;
 mod exit;
 mod firmware;
@@ -70,6 +71,10 @@ extern "C" fn payload_main(tree: u64) -> ! {
         Ok(Command::Attack(settings)) => {
             cpu::start_all(machine);
             attack::run(settings)
+        }
+        Ok(Command::Break(way)) => {
+            cpu::start_all(machine);
+            end::run(way)
         }
         Ok(Command::Doors) => {
             cpu::start_all(machine);
