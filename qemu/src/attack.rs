@@ -114,7 +114,7 @@ impl Attack {
         monitor.execute("stop", &serde_json::json!({}))?;
         monitor.save_memory(layout::RAM, self.memory.bytes(), &dump)?;
         let registers = monitor.registers()?;
-        monitor.execute("quit", &serde_json::json!({}))?;
+        monitor.quit()?;
 
         let memory = fs::read(&dump).with_context(|| format!("cannot read {}", dump.display()))?;
         // It is as large as the machine's memory, and has been read.

@@ -60,8 +60,7 @@ impl Monitor {
     /// # Errors
     /// What QEMU says against it, or that it says nothing.
     pub(super) fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
-        let line = json!({ "execute": command, "arguments": arguments });
-        writeln!(self.stream, "{line}").with_context(|| format!("cannot send {command}"))?;
+        self.send(command, arguments)?;
         loop {
             let mut answer = self.read().with_context(|| format!("no answer to {command}"))?;
             if let Some(error) = answer.get("error") {
@@ -72,6 +71,24 @@ impl Monitor {
                 return Ok(value.take());
             }
         }
+    }
+
+    /// Ends QEMU. It may be gone before it answers; how it went is for its exit status to say.
+    ///
+    /// # Errors
+    /// If the command cannot be sent.
+    pub(super) fn quit(mut self) -> Result<()> {
+        self.send("quit", &json!({}))?;
+        let _ = self.read();
+        Ok(())
+    }
+
+    /// Sends a command as one piece: QEMU acts on it at its last brace, and need not be there for what comes after.
+    fn send(&mut self, command: &str, arguments: &Value) -> Result<()> {
+        let line = format!("{}\n", json!({ "execute": command, "arguments": arguments }));
+        self.stream
+            .write_all(line.as_bytes())
+            .with_context(|| format!("cannot send {command}"))
     }
 
     /// Writes `size` bytes of physical memory from `address` on to `file`.
