@@ -3,9 +3,9 @@
 #![expect(unsafe_code, reason = "reads and writes device registers")]
 
 use crate::exit::Outcome;
+use crate::fixup::{self, Aborted};
 use crate::percpu::PerCpu;
 use aarch64_cpu::registers::{SCTLR_EL1, SPSR_EL2};
-use core::ptr;
 use hyp_abi::Counter;
 use hyp_core::addr::Ipa;
 use hyp_core::ownership::DeviceRange;
@@ -44,14 +44,15 @@ pub(crate) fn access(
         frame,
         offset: address.value() - range.start.value(),
     };
+    // An abort of the device's is the host's: it wanted the access.
     let memory = match judge_at(place, access.width, write) {
-        Decision::Read { hidden } => read(address, access.width) & !hidden,
-        Decision::Write { value } => {
-            self::write(address, access.width, value);
-            return Outcome::Done;
-        }
-        Decision::Ignore => 0,
-        Decision::Refuse => return Outcome::Inject,
+        Decision::Read { hidden } => read(address, access.width).map(|value| value & !hidden),
+        Decision::Write { value } => self::write(address, access.width, value).map(|()| 0),
+        Decision::Ignore => Ok(0),
+        Decision::Refuse => Err(Aborted),
+    };
+    let Ok(memory) = memory else {
+        return Outcome::Inject;
     };
     if !access.write {
         access.load(x, memory, swapped);
@@ -59,29 +60,25 @@ pub(crate) fn access(
     Outcome::Done
 }
 
-fn register<T>(address: Ipa) -> *mut T {
-    ptr::with_exposed_provenance_mut(address.value() as usize)
-}
-
 /// Reads a register of a redistributor. A width that no register has reads as zero.
-fn read(address: Ipa, width: Width) -> u64 {
+fn read(address: Ipa, width: Width) -> Result<u64, Aborted> {
     match width {
         // SAFETY: a redistributor's frame that the boot found and mapped as Device memory at its own address; the
         // address is a multiple of the width, and reading these registers changes nothing of EL2's.
-        Width::Word => u64::from(unsafe { register::<u32>(address).read_volatile() }),
+        Width::Word => unsafe { fixup::read_u32(address.value()) }.map(u64::from),
         // SAFETY: as above.
-        Width::Double => unsafe { register::<u64>(address).read_volatile() },
-        Width::Byte | Width::Half => 0,
+        Width::Double => unsafe { fixup::read_u64(address.value()) },
+        Width::Byte | Width::Half => Ok(0),
     }
 }
 
 /// Writes a register of a redistributor, of those that hyp-core lets through: none of them names memory.
-fn write(address: Ipa, width: Width, value: u64) {
+fn write(address: Ipa, width: Width, value: u64) -> Result<(), Aborted> {
     match width {
         // SAFETY: as for `read`.
-        Width::Word => unsafe { register::<u32>(address).write_volatile(value as u32) },
+        Width::Word => unsafe { fixup::write_u32(address.value(), value as u32) },
         // SAFETY: as for `read`.
-        Width::Double => unsafe { register::<u64>(address).write_volatile(value) },
-        Width::Byte | Width::Half => {}
+        Width::Double => unsafe { fixup::write_u64(address.value(), value) },
+        Width::Byte | Width::Half => Ok(()),
     }
 }

@@ -5,7 +5,7 @@
 
 #![expect(unsafe_code, reason = "writes a page that the host can write")]
 
-use core::ptr;
+use crate::fixup;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 use hyp_abi::trace::{RECORD_SIZE, TraceEvent};
 use hyp_core::addr::{FRAME_SIZE, Frame, PhysAddr};
@@ -69,10 +69,10 @@ impl Ring {
             (3, second),
             (0, sequence),
         ] {
-            let word: *mut u64 = ptr::with_exposed_provenance_mut(slot.wrapping_add(index * 8) as usize);
+            // A page that answers with an abort gets no record: it is the host's, and so is the loss.
             // SAFETY: the page is pinned, so it is mapped at EL2 until the detach, which waits for this; nothing
             // of EL2's lies in it, and no reference to it exists.
-            unsafe { word.write_volatile(value) };
+            let _ = unsafe { fixup::write_u64(slot.wrapping_add(index * 8), value) };
             // The host must not see a later word before an earlier one.
             fence(Ordering::Release);
         }
