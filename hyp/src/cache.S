@@ -49,7 +49,7 @@ cache_clean:
     bic     x0, x0, x3
 1:  cmp     x0, x1
     b.hs    2f
-    dc      cvac, x0
+    dc      civac, x0                       // not CVAC: Cortex-A53 errata 819472, 824069, 826319 and 827319
     add     x0, x0, x2
     b       1b
 2:  dsb     sy

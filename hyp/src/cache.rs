@@ -12,7 +12,7 @@ use hyp_core::addr::PhysAddr;
 global_asm!(include_str!("cache.S"));
 
 unsafe extern "C" {
-    /// Cleans the lines of `[start, end)` to the point of coherency.
+    /// Cleans (and invalidates) the lines of `[start, end)` to the point of coherency.
     fn cache_clean(start: u64, end: u64);
     /// Cleans and invalidates the lines of `[start, end)` to the point of coherency. Returns 0, or the address at
     /// which memory answered with an abort.

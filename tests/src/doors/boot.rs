@@ -217,7 +217,7 @@ pub fn start_arguments_are_clean(told: &[Told], cpus: usize, cache_line: u64) ->
         .position(|step| step.is(Kind::Smc))
         .unwrap_or(told.len());
     let cleaned = told[..before].windows(2).filter(|pair| {
-        pair[0].is_named(Kind::Dc, "cvac")
+        pair[0].is_named(Kind::Dc, "civac")
             && pair[0].times == 4096 / cache_line
             && pair[1].is_named(Kind::Dsb, "sy")
     });
