@@ -6,7 +6,7 @@
 use freehold_tests::spec::World;
 use freehold_tests::spec::explore::{Deed, Report, explore};
 use freehold_tests::spec::rig::{Rig, span};
-use hyp_abi::{FRAME_SIZE, FrameRange, HostCall, HostCallId, Status};
+use hyp_abi::{CallId, FRAME_SIZE, FrameRange, HostCall, HostCallId, Status};
 use hyp_core::geometry::Tiny;
 
 /// The first frame of RAM. The address space has 64 frames, in four entries of level 1.
@@ -124,7 +124,7 @@ fn one_region_shared_pinned_and_given() {
         570_000,
         &[Status::NoMemory, Status::Pinned, Status::Busy],
     );
-    assert!(report.calls.contains_key(&HostCallId::TraceDetach));
+    assert!(report.calls.contains_key(&CallId::Host(HostCallId::TraceDetach)));
 }
 
 /// What is tried around the pool: frames that come and go, and become the very tables and entries that splits take.

@@ -3,7 +3,7 @@
 //! `FREEHOLD_SEED=n` runs the one sequence that a failure names, `FREEHOLD_CALLS=n` as many calls as one has time for.
 
 use freehold_tests::spec::random::{Outcome, run};
-use hyp_abi::{HostCallId, Status};
+use hyp_abi::{CallId, HostCallId, Status};
 use std::env;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,7 +54,11 @@ fn a_million_calls_agree_with_the_specification() {
     let total = total.into_inner().unwrap();
     println!("{:?}\n{:?}", total.calls, total.statuses);
     for call in HostCallId::all() {
-        let tally = total.calls.get(&Some(call)).copied().unwrap_or_default();
+        let tally = total
+            .calls
+            .get(&Some(CallId::Host(call)))
+            .copied()
+            .unwrap_or_default();
         assert!(tally.accepted > 0, "{call:?} was never accepted");
         assert!(
             tally.refused > 0 || call == HostCallId::Version,

@@ -38,11 +38,21 @@ pub enum Counter {
     BlocksFolded = 14,
     /// Calls that stopped early because an interrupt waited.
     CallsInterrupted = 15,
+    /// Entries into a guest.
+    GuestEntries = 16,
+    /// Exits of a guest that came back to the host.
+    GuestExits = 17,
+    /// Calls of guests, known or not.
+    GuestCalls = 18,
+    /// Calls of guests that were refused.
+    GuestCallsRefused = 19,
+    /// Stage-2 aborts of guests.
+    GuestAborts = 20,
 }
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 21;
 
     /// All counters, in the order of their numbers.
     pub fn all() -> impl Iterator<Item = Self> {

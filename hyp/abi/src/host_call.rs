@@ -4,7 +4,7 @@
 //! Convention (Arm DEN0028) for fast 64-bit calls of a vendor-specific hypervisor. The answer is a [`Status`] in
 //! x0 and up to three results in x1 to x3; x4 to x17 are preserved.
 
-use crate::{FrameRange, Status};
+use crate::{FrameRange, Status, VmCall, VmCallId};
 use num_enum::{IntoPrimitive, TryFromPrimitive};
 
 /// Function identifier of Freehold's first host call: fast, 64-bit, owner 6, function 0x4600.
@@ -74,6 +74,43 @@ impl HostCallId {
     #[must_use]
     pub const fn function_id(self) -> u32 {
         HOST_CALL_BASE + self as u32
+    }
+}
+
+/// The number of any call of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CallId {
+    /// One about frames, EL2's pool, or EL2 itself.
+    Host(HostCallId),
+    /// One about VMs.
+    Vm(VmCallId),
+}
+
+impl CallId {
+    /// All calls, in the order of their numbers.
+    pub fn all() -> impl Iterator<Item = Self> {
+        HostCallId::all()
+            .map(Self::Host)
+            .chain(VmCallId::all().map(Self::Vm))
+    }
+
+    /// The call that x0 names, if it names one.
+    #[must_use]
+    #[inline]
+    pub fn from_register(function: u64) -> Option<Self> {
+        match HostCallId::from_register(function) {
+            Some(id) => Some(Self::Host(id)),
+            None => VmCallId::from_register(function).map(Self::Vm),
+        }
+    }
+
+    /// The function identifier that x0 holds.
+    #[must_use]
+    pub const fn function_id(self) -> u32 {
+        match self {
+            Self::Host(id) => id.function_id(),
+            Self::Vm(id) => id.function_id(),
+        }
     }
 }
 
@@ -169,6 +206,8 @@ pub enum HostCall {
         /// Which CPU.
         cpu: u64,
     },
+    /// A call about VMs.
+    Vm(VmCall),
 }
 
 impl HostCall {
@@ -178,8 +217,13 @@ impl HostCall {
     /// [`Status::NotSupported`] if x0 names no call of ours. Arguments are not judged here.
     #[inline]
     pub fn decode(registers: [u64; 7]) -> Result<Self, Status> {
-        let [function, a1, a2, ..] = registers;
-        let id = HostCallId::from_register(function).ok_or(Status::NotSupported)?;
+        let [function, arguments @ ..] = registers;
+        let id = match CallId::from_register(function) {
+            Some(CallId::Host(id)) => id,
+            Some(CallId::Vm(id)) => return Ok(Self::Vm(VmCall::decode(id, arguments))),
+            None => return Err(Status::NotSupported),
+        };
+        let [a1, a2, ..] = arguments;
         let range = FrameRange::new(a1, a2);
         Ok(match id {
             HostCallId::Version => Self::Version,
@@ -217,14 +261,16 @@ impl HostCall {
             Self::Counter { cpu, counter } => (cpu, counter),
             Self::TraceAttach { cpu, frame } => (cpu, frame),
             Self::TraceDetach { cpu } => (cpu, 0),
+            Self::Vm(call) => return call.encode(),
         };
         [u64::from(self.id().function_id()), a1, a2, 0, 0, 0, 0]
     }
 
     /// Which call this is.
     #[must_use]
-    pub const fn id(self) -> HostCallId {
-        match self {
+    pub const fn id(self) -> CallId {
+        CallId::Host(match self {
+            Self::Vm(call) => return CallId::Vm(call.id()),
             Self::Version => HostCallId::Version,
             Self::PoolTopUp(_) => HostCallId::PoolTopUp,
             Self::PoolDrain { .. } => HostCallId::PoolDrain,
@@ -239,7 +285,7 @@ impl HostCall {
             Self::Audit(_) => HostCallId::Audit,
             Self::TraceAttach { .. } => HostCallId::TraceAttach,
             Self::TraceDetach { .. } => HostCallId::TraceDetach,
-        }
+        })
     }
 }
 
@@ -308,6 +354,10 @@ bitflags::bitflags! {
         const TRACE = 1 << 0;
         /// The CPU invalidates ranges of the TLB in one instruction.
         const RANGE_TLBI = 1 << 1;
+        /// VMs: the calls of [`crate::vm_call`].
+        const VMS = 1 << 2;
+        /// There is entropy for guests.
+        const ENTROPY = 1 << 3;
     }
 }
 
@@ -339,7 +389,7 @@ mod tests {
         ];
         assert_eq!(calls.len(), HostCallId::COUNT);
         for (number, call) in calls.into_iter().enumerate() {
-            assert_eq!(u32::from(call.id()) as usize, number);
+            assert_eq!(call.id().function_id(), HOST_CALL_BASE + number as u32);
             assert_eq!(HostCall::decode(call.encode()), Ok(call));
         }
     }

@@ -5,6 +5,9 @@
 //! out. A value that arrives in a register is an allegation; decoding gives it a type, never a meaning.
 //!
 //! - [`host_call`]: what the host kernel may ask, and how it sits in registers.
+//! - [`vm_call`], [`vm`]: what it may ask about VMs, and how they are named.
+//! - [`run_page`]: what host and EL2 pass with a run of a vCPU.
+//! - [`guest_call`]: what a guest may ask.
 //! - [`status`]: what a call answers when it is refused, one value a reason.
 //! - [`range`]: a run of 4 KiB frames, as a caller names it.
 //! - [`frame`]: the states of a frame that a caller may be told.
@@ -15,16 +18,23 @@
 
 pub mod counter;
 pub mod frame;
+pub mod guest_call;
 pub mod host_call;
 pub mod range;
+pub mod run_page;
 pub mod status;
 pub mod trace;
+pub mod vm;
+pub mod vm_call;
 
 pub use counter::Counter;
 pub use frame::FrameState;
-pub use host_call::{Features, HostCall, HostCallId, HostReturn};
+pub use guest_call::GuestCallId;
+pub use host_call::{CallId, Features, HostCall, HostCallId, HostReturn};
 pub use range::FrameRange;
 pub use status::Status;
+pub use vm::VmHandle;
+pub use vm_call::{GuestRange, VmCall, VmCallId};
 
 /// Bytes in a frame. Freehold's stage-2 tables use the 4 KiB granule and no other.
 pub const FRAME_SIZE: u64 = 4096;
@@ -34,7 +44,7 @@ pub const REGION_SIZE: u64 = 2 * 1024 * 1024;
 
 /// The version of the host's calls. The major number changes when a call changes its meaning, the minor
 /// number when calls are added.
-pub const VERSION: Version = Version { major: 0, minor: 1 };
+pub const VERSION: Version = Version { major: 0, minor: 2 };
 
 /// A version of the host's calls, as [`HostCall::Version`] answers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

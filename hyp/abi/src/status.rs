@@ -75,6 +75,57 @@ pub enum Status {
     /// A trace ring is attached already, or none is.
     #[error("the trace ring is attached already, or none is")]
     WrongTraceState = -32,
+    /// The handle names no VM: there is none of that number, it is gone, or it has another handle by now.
+    #[error("there is no such VM")]
+    NoSuchVm = -33,
+    /// There are as many VMs as there can be.
+    #[error("there are too many VMs")]
+    NoVmSlot = -34,
+    /// The VM is not at the point of its life at which the call has a meaning.
+    #[error("the VM is launched already, not yet, or dying")]
+    WrongVmState = -35,
+    /// The VM has no vCPU of that index.
+    #[error("there is no such vCPU")]
+    NoSuchVcpu = -36,
+    /// The VM has a vCPU of that index already.
+    #[error("the vCPU exists already")]
+    VcpuExists = -37,
+    /// The vCPU, or one of the VM's vCPUs, is running.
+    #[error("the vCPU is running")]
+    VcpuRunning = -38,
+    /// The vCPU is turned off.
+    #[error("the vCPU is off")]
+    VcpuOff = -39,
+    /// The VM still owns, shares or borrows frames. The first result says how many.
+    #[error("the VM still has frames")]
+    FramesLeft = -40,
+    /// The call is for protected VMs, and this is none, or the other way round.
+    #[error("the VM is of the other kind")]
+    WrongVmKind = -41,
+    /// The guest frame number is none of the VM's.
+    #[error("the guest frame number is out of the VM's range")]
+    GfnOutOfRange = -42,
+    /// There is a frame at the guest frame number.
+    #[error("the guest has a frame there already")]
+    GfnMapped = -43,
+    /// There is no frame at the guest frame number.
+    #[error("the guest has no frame there")]
+    GfnNotMapped = -44,
+    /// The guest has lost the frame that it had there, for good.
+    #[error("the guest has lost what it had there")]
+    GfnLost = -45,
+    /// The VM's reserve has too few pages. The first result says how many to add with `TopUp`.
+    #[error("the VM needs more pages in its reserve")]
+    VmNeedsMemory = -46,
+    /// The frame is not one that a guest gave up.
+    #[error("the frame was not given up by a guest")]
+    NotRelinquished = -47,
+    /// The frame has no pin.
+    #[error("the frame is not pinned")]
+    NotPinned = -48,
+    /// The host is in streaming SVE mode, in which no guest can be entered.
+    #[error("the host is in streaming mode")]
+    StreamingMode = -49,
 }
 
 impl Status {

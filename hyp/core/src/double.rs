@@ -10,6 +10,7 @@
 //! Under `--cfg shuttle` a machine must be made inside the execution that is explored.
 
 mod contents;
+mod guest;
 mod pool;
 mod script;
 mod snapshot;
@@ -21,15 +22,19 @@ pub mod tlb;
 mod tests;
 
 pub use contents::Contents;
+pub use guest::{Home, Program};
 pub use snapshot::Snapshot;
 pub use system::{identity, system};
 
 use crate::addr::{Frame, FrameSpan, Ipa};
 use crate::geometry::Geometry;
-use crate::hardware::{Event, Extent, ExternalAbort, Hardware, LockName, Regime, TablePage};
+use crate::hardware::{Event, Extent, ExternalAbort, Hardware, LockName, Regime, StreamingMode, TablePage};
 use crate::pgtable::{Format, Table};
 use crate::sync::{AtomicU64, Lock, Ordering};
+use crate::trap::inject::{Entry, Source};
+use crate::vm::{GuestRegime, Trap, VcpuContext};
 use contents::Memory;
+use core::fmt::Debug;
 use core::mem;
 use hyp_abi::{Counter, Features};
 use pool::Pool;
@@ -52,6 +57,8 @@ pub enum Step {
     Scrub(FrameSpan),
     /// Frames were cleaned.
     Clean(FrameSpan),
+    /// Instruction caches were emptied.
+    InvalidateCode,
     /// A page left the pool for a table.
     Allocate(TablePage),
     /// A page came back to the pool from a table.
@@ -67,6 +74,7 @@ pub struct Machine<G: Geometry> {
     memory: Mutex<Memory>,
     tlb: Mutex<Tlb>,
     script: Script,
+    guests: guest::Guests,
 }
 
 /// Takes a lock of the double's own bookkeeping, which no schedule is explored around.
@@ -85,6 +93,7 @@ impl<G: Geometry> Machine<G> {
             memory: Mutex::new(Memory::default()),
             tlb: Mutex::new(Tlb::default()),
             script: Script::default(),
+            guests: guest::Guests::default(),
         }
     }
 
@@ -248,6 +257,16 @@ impl<G: Geometry> Machine<G> {
 impl<G: Geometry> Hardware for Machine<G> {
     type Geometry = G;
 
+    type Home<T: Debug + Send> = Home<T>;
+
+    fn settle<T: Debug + Send>(&self, page: TablePage, value: T) -> Home<T> {
+        Home::new(page, value)
+    }
+
+    fn vacate<T: Debug + Send>(&self, home: Home<T>) -> TablePage {
+        home.into_page()
+    }
+
     fn table(&self, page: TablePage) -> &[AtomicU64] {
         self.tables.get(page.frame())
     }
@@ -269,6 +288,22 @@ impl<G: Geometry> Hardware for Machine<G> {
         }
         self.log(Step::Free(page));
         self.with_pool_lock(|pool| pool.give(page.frame()));
+    }
+
+    fn take_root(&self, pages: u64) -> Option<TablePage> {
+        let first = self.with_pool_lock(|pool| pool.take_aligned(pages))?;
+        for frame in FrameSpan::new(first, pages)?.iter() {
+            self.tables.clear(frame);
+            self.log(Step::Allocate(TablePage::new(frame)));
+        }
+        self.count(Counter::PoolAllocations, pages);
+        Some(TablePage::new(first))
+    }
+
+    fn give_root(&self, root: TablePage, pages: u64) {
+        for frame in (0..pages).filter_map(|number| root.frame().checked_add(number)) {
+            self.free_page(TablePage::new(frame));
+        }
     }
 
     fn pool_add(&self, frames: FrameSpan) {
@@ -313,6 +348,54 @@ impl<G: Geometry> Hardware for Machine<G> {
         held(&self.tlb).assert_unreachable(frames);
         self.log(Step::Clean(frames));
         held(&self.memory).clean(frames);
+    }
+
+    fn read_frame(&self, frame: Frame, sink: &mut dyn FnMut(&[u8])) -> Result<(), ExternalAbort> {
+        self.speculate();
+        held(&self.tlb).assert_unreachable(FrameSpan::single(frame));
+        let contents = held(&self.memory).read(frame)?;
+        sink(std::format!("{contents:?}").as_bytes());
+        Ok(())
+    }
+
+    fn invalidate_code(&self) {
+        self.log(Step::InvalidateCode);
+    }
+
+    fn shared_load(&self, frame: Frame, word: usize) -> u64 {
+        held(&self.memory).word(frame, word)
+    }
+
+    fn shared_store(&self, frame: Frame, word: usize, value: u64) {
+        held(&self.memory).set_word(frame, word, value);
+    }
+
+    fn load_guest(&self, guest: &GuestRegime, vcpu: &mut VcpuContext) -> Result<(), StreamingMode> {
+        self.guest_load(guest, vcpu)
+    }
+
+    fn run_guest(&self, vcpu: &mut VcpuContext) -> Trap {
+        self.guest_run(vcpu)
+    }
+
+    fn put_guest(&self, guest: &GuestRegime, vcpu: &mut VcpuContext) {
+        self.guest_put(guest, vcpu);
+    }
+
+    fn translate_guest(&self, far: u64) -> Option<Ipa> {
+        self.guest_translate(far)
+    }
+
+    fn enter_guest_exception(&self, entry: &Entry) {
+        self.guest_exception(entry);
+    }
+
+    fn guest_exception_source(&self, vcpu: &VcpuContext) -> Source {
+        self.guest_source(vcpu)
+    }
+
+    fn entropy(&self) -> Option<u64> {
+        self.take_entropy()
     }
 
     fn interrupt_pending(&self) -> bool {

@@ -7,7 +7,9 @@
 use crate::addr::{Frame, FrameSpan, Ipa};
 use crate::geometry::Geometry;
 use crate::sync::AtomicU64;
+use crate::vm::{GuestRegime, Trap, VcpuContext};
 use core::fmt::Debug;
+use core::ops::DerefMut;
 use hyp_abi::{Counter, Features};
 
 /// A frame that EL2 owns, keeps mapped, and uses as a table of descriptors or a node of map entries.
@@ -95,6 +97,8 @@ pub enum Event {
 /// A lock, for the log of locks. The order of the variants is the order in which they may be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LockName {
+    /// A VM, by its slot. No two VMs are locked at once.
+    Vm(u8),
     /// The host table above the regions of RAM: its device part.
     HostDevices,
     /// A region of the ownership map, by its number. Several are taken in ascending order.
@@ -114,10 +118,23 @@ pub struct ExternalAbort {
     pub frame: Frame,
 }
 
+/// The host is in streaming SVE mode: the vector registers are not what a guest may be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamingMode;
+
 /// The machine, as the core sees it.
-pub trait Hardware: Sync {
+pub trait Hardware: Sync + Debug {
     /// Geometry of all tables and nodes.
     type Geometry: Geometry;
+
+    /// A value that lives in a page of EL2's own: a VM, or a vCPU. Whoever has it has it alone.
+    type Home<T: Debug + Send>: DerefMut<Target = T> + Debug + Send;
+
+    /// Moves `value` to `page`, which is in no table. `T` is no larger than a page.
+    fn settle<T: Debug + Send>(&self, page: TablePage, value: T) -> Self::Home<T>;
+
+    /// Ends the life of the value in `home`, and answers its page, which must be zeroed before it is a table.
+    fn vacate<T: Debug + Send>(&self, home: Self::Home<T>) -> TablePage;
 
     /// The entries of a table or node; exactly `Geometry::ENTRIES` of them.
     fn table(&self, page: TablePage) -> &[AtomicU64];
@@ -127,6 +144,13 @@ pub trait Hardware: Sync {
 
     /// Gives a page back to the pool. The page is no longer part of any table, and no TLB can lead to it.
     fn free_page(&self, page: TablePage);
+
+    /// `pages` pages of the pool side by side, a power of two up to 16, aligned to their whole size and zeroed, for the
+    /// root of a guest's table; or `None` if there are none.
+    fn take_root(&self, pages: u64) -> Option<TablePage>;
+
+    /// Gives back what [`Hardware::take_root`] gave.
+    fn give_root(&self, root: TablePage, pages: u64);
 
     /// Hands frames to the pool. They are EL2's by the ownership map, mapped at EL2, and used for nothing else.
     fn pool_add(&self, frames: FrameSpan);
@@ -156,6 +180,49 @@ pub trait Hardware: Sync {
     /// Cleans and invalidates at most 64 KiB of frames to the point of coherency, so that nothing of what the
     /// last owner wrote is still on its way.
     fn clean(&self, frames: FrameSpan);
+
+    /// Shows the contents of a frame that only EL2 may reach to `sink`, piece by piece, in order.
+    ///
+    /// # Errors
+    /// [`ExternalAbort`] if the memory answers with one.
+    fn read_frame(&self, frame: Frame, sink: &mut dyn FnMut(&[u8])) -> Result<(), ExternalAbort>;
+
+    /// Removes what the instruction caches of all CPUs hold: a guest may be about to execute from frames that had
+    /// other contents.
+    fn invalidate_code(&self);
+
+    /// Reads a 64-bit word, by its index, of a pinned frame that the host may write at any time.
+    fn shared_load(&self, frame: Frame, word: usize) -> u64;
+
+    /// Writes a word of a pinned frame that the host may read and write at any time.
+    fn shared_store(&self, frame: Frame, word: usize, value: u64);
+
+    /// Takes the host's EL1 state off this CPU and loads the guest's. Between this and [`Hardware::put_guest`] nothing
+    /// but [`Hardware::run_guest`] and work of EL2's happens on this CPU.
+    ///
+    /// # Errors
+    /// [`StreamingMode`]; then nothing was done.
+    fn load_guest(&self, guest: &GuestRegime, vcpu: &mut VcpuContext) -> Result<(), StreamingMode>;
+
+    /// Runs the loaded guest until something traps to EL2. The general-purpose registers, PC and PSTATE are in `vcpu`
+    /// before and after it; the rest of its state is in the CPU.
+    fn run_guest(&self, vcpu: &mut VcpuContext) -> Trap;
+
+    /// Saves the guest's state to `vcpu`, and gives the CPU back to the host.
+    fn put_guest(&self, guest: &GuestRegime, vcpu: &mut VcpuContext);
+
+    /// Where stage 1 of the loaded guest takes a virtual address; `None` if nowhere.
+    fn translate_guest(&self, far: u64) -> Option<Ipa>;
+
+    /// Has the loaded guest take an exception at EL1: its ELR_EL1, SPSR_EL1, ESR_EL1 and, where given, FAR_EL1. PC and
+    /// PSTATE are the caller's to set in the context.
+    fn enter_guest_exception(&self, entry: &crate::trap::inject::Entry);
+
+    /// What the loaded guest's SCTLR_EL1, VBAR_EL1 hold, for an exception that it is to take, with its PC and PSTATE.
+    fn guest_exception_source(&self, vcpu: &VcpuContext) -> crate::trap::inject::Source;
+
+    /// 64 bits of entropy, or `None` if there is none at the moment.
+    fn entropy(&self) -> Option<u64>;
 
     /// Whether an interrupt waits for the host on this CPU, so that long work should stop soon.
     fn interrupt_pending(&self) -> bool;

@@ -5,7 +5,7 @@ use crate::hardware::Hardware;
 use crate::ownership::{Ownership, Refusal, checked_span};
 use crate::state::State;
 use hyp_abi::host_call::{CALL_UID, FREEHOLD_UID, Statistic};
-use hyp_abi::{Counter, FrameRange, HostCall, HostCallId, HostReturn, Status, VERSION};
+use hyp_abi::{CallId, Counter, FrameRange, HostCall, HostCallId, HostReturn, Status, VERSION};
 
 /// Answers a hypercall of the host, if that is quickly done: its registers x0 to x6 in, what its x0 to x3 become
 /// out. `None`, and nothing has happened, if it must be answered in full.
@@ -73,7 +73,7 @@ fn full_call<H: Hardware>(ownership: &Ownership<'_, H>, registers: [u64; 7]) -> 
 /// Whether this x0 asks for nothing that there is.
 #[inline(always)]
 fn names_nothing(function: u64) -> bool {
-    HostCallId::from_register(function).is_none() && function != u64::from(CALL_UID)
+    CallId::from_register(function).is_none() && function != u64::from(CALL_UID)
 }
 
 /// The calls that a host makes most, for one page each, by their short way. `None` is any other call, and one that
@@ -110,6 +110,7 @@ fn dispatch<H: Hardware>(ownership: &Ownership<'_, H>, call: HostCall) -> HostRe
         HostCall::Audit(range) => audit(ownership, range),
         HostCall::TraceAttach { cpu, frame } => trace_attach(ownership, cpu, frame),
         HostCall::TraceDetach { cpu } => trace_detach(ownership, cpu),
+        HostCall::Vm(_) => HostReturn::refused(Status::NotSupported),
     }
 }
 

@@ -9,6 +9,7 @@
 //! - [`map`]: the ownership map, one entry a region, one node of entries where frames differ.
 //! - [`pgtable`]: the table engine for stage-2 and for EL2's own stage-1.
 //! - [`ownership`]: the transitions, checked first and then committed.
+//! - [`vm`]: VMs and vCPUs.
 //! - [`hypercall`]: what the host may ask.
 //! - [`trap`]: what an exception means, and what is done about it.
 //! - [`machine`]: the machine as the device tree and the ID registers describe it.
@@ -33,6 +34,7 @@ pub mod psci;
 pub mod state;
 pub mod sync;
 pub mod trap;
+pub mod vm;
 
 pub use addr::{Frame, FrameSpan, Ipa, PhysAddr};
 pub use geometry::{Arm4K, Geometry};

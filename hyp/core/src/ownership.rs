@@ -41,6 +41,7 @@ use crate::hardware::Hardware;
 use crate::map::OwnershipMap;
 use crate::pgtable::{HypStage1, Stage2, Table};
 use crate::sync::Lock;
+use crate::vm::{VmSlot, Vms};
 use hyp_abi::Status;
 
 /// Why a transition was refused. Nothing has changed.
@@ -81,19 +82,21 @@ pub struct Ownership<'m, H: Hardware> {
     hyp: Lock<Table<HypStage1, H::Geometry>>,
     devices: Lock<Devices>,
     spare: Lock<spare::Spare>,
+    vms: Vms<'m, H>,
 }
 
 impl<'m, H: Hardware> Ownership<'m, H> {
     /// The ownership of a machine.
     ///
     /// `host` maps all RAM of `map` to itself, at level 2 or below, and nothing else; the levels above are there for
-    /// all RAM and stay as they are. `hyp` maps what EL2 uses.
+    /// all RAM and stay as they are. `hyp` maps what EL2 uses. VMs will live in `slots`.
     pub fn new(
         hw: H,
         map: OwnershipMap<'m, H::Geometry>,
         host: Table<Stage2, H::Geometry>,
         hyp: Table<HypStage1, H::Geometry>,
         devices: Devices,
+        slots: &'m [VmSlot<H>],
     ) -> Self {
         Self {
             hw,
@@ -102,6 +105,7 @@ impl<'m, H: Hardware> Ownership<'m, H> {
             hyp: Lock::new(hyp),
             devices: Lock::new(devices),
             spare: Lock::new(spare::Spare::default()),
+            vms: Vms::new(slots),
         }
     }
 
@@ -113,6 +117,11 @@ impl<'m, H: Hardware> Ownership<'m, H> {
     /// The ownership map.
     pub const fn map(&self) -> &OwnershipMap<'m, H::Geometry> {
         &self.map
+    }
+
+    /// The VMs.
+    pub const fn vms(&self) -> &Vms<'m, H> {
+        &self.vms
     }
 
     /// The host's stage-2 table.

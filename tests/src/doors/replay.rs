@@ -47,7 +47,7 @@ impl Replay {
             .map_err(|error| anyhow!("{error:?}"))?;
         let host = host_table(&double, &machine, pa_bits)?;
         let hyp = hyp_table(&double, reservation)?;
-        let system = Ownership::new(double, map, host, hyp, devices(&machine)?);
+        let system = Ownership::new(double, map, host, hyp, devices(&machine)?, &[]);
         system
             .claim_at_boot(reservation, Entry::hyp(HypUse::Boot))
             .map_err(|refusal| anyhow!("{refusal:?}"))?;

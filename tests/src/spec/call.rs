@@ -60,6 +60,7 @@ impl Memory {
             }
             HostCall::TraceAttach { cpu, frame } => self.attach(layout, world, cpu, frame),
             HostCall::TraceDetach { cpu } => self.detach(layout, cpu),
+            HostCall::Vm(_) => Expected::refused(Status::NotSupported),
         })
     }
 

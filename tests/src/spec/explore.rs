@@ -5,7 +5,7 @@
 
 use super::rig::{Rig, Saved};
 use super::{Memory, World};
-use hyp_abi::{FRAME_SIZE, HostCall, HostCallId, Status};
+use hyp_abi::{CallId, FRAME_SIZE, HostCall, Status};
 use hyp_core::geometry::Tiny;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::panic::{self, AssertUnwindSafe};
@@ -39,7 +39,7 @@ pub struct Report {
     /// The longest of the shortest ways to a state.
     pub depth: usize,
     /// For each call.
-    pub calls: BTreeMap<HostCallId, Tally>,
+    pub calls: BTreeMap<CallId, Tally>,
     /// For each reason to refuse.
     pub statuses: BTreeMap<Status, u64>,
 }

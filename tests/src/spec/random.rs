@@ -10,7 +10,7 @@ use super::explore::Tally;
 use super::rig::{Rig, span};
 use super::{Holding, World};
 use generate::Source;
-use hyp_abi::{Counter, FRAME_SIZE, HostCall, HostCallId, Status};
+use hyp_abi::{CallId, Counter, FRAME_SIZE, HostCall, Status};
 use hyp_core::geometry::Arm4K;
 use hyp_core::hardware::Hardware;
 use hyp_core::map::Entry;
@@ -39,7 +39,7 @@ pub enum Act {
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// By call; calls that are none of ours under no name.
-    pub calls: BTreeMap<Option<HostCallId>, Tally>,
+    pub calls: BTreeMap<Option<CallId>, Tally>,
     /// By status.
     pub statuses: BTreeMap<Status, u64>,
 }

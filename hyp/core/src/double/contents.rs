@@ -24,11 +24,30 @@ pub(super) struct Memory {
     contents: BTreeMap<Frame, Contents>,
     dirty: BTreeSet<Frame>,
     poisoned: BTreeSet<Frame>,
+    words: BTreeMap<(Frame, usize), u64>,
 }
 
 impl Memory {
     pub(super) fn contents(&self, frame: Frame) -> Contents {
         self.contents.get(&frame).copied().unwrap_or_default()
+    }
+
+    /// What the frame holds, for somebody who reads it.
+    pub(super) fn read(&self, frame: Frame) -> Result<Contents, ExternalAbort> {
+        if self.poisoned.contains(&frame) {
+            return Err(ExternalAbort { frame });
+        }
+        Ok(self.contents(frame))
+    }
+
+    /// A word of a page that host and EL2 use together. Words are apart from what the frame holds else.
+    pub(super) fn word(&self, frame: Frame, word: usize) -> u64 {
+        self.words.get(&(frame, word)).copied().unwrap_or_default()
+    }
+
+    /// Writes such a word.
+    pub(super) fn set_word(&mut self, frame: Frame, word: usize, value: u64) {
+        self.words.insert((frame, word), value);
     }
 
     pub(super) fn write(&mut self, frame: Frame, what: u64) {

@@ -9,6 +9,7 @@ use crate::ownership::{Devices, Ownership};
 use crate::pgtable::{Change, HypStage1, IpaSpan, LargestLeaf, Stage2, Stage2Attributes, Table};
 use crate::state::HypUse;
 use crate::sync::AtomicU64;
+use crate::vm::VmSlot;
 use std::boxed::Box;
 use std::vec::Vec;
 
@@ -52,7 +53,9 @@ pub fn system<G: Geometry>(
             .expect("the boot pool suffices");
         owed.complete(&machine);
     }
-    let ownership = Ownership::new(machine, map, host, hyp, devices);
+    let slots: Vec<VmSlot<Machine<G>>> = (0..hyp_abi::vm::MAX_VMS).map(|_| VmSlot::new()).collect();
+    let slots = Box::leak(slots.into_boxed_slice());
+    let ownership = Ownership::new(machine, map, host, hyp, devices, slots);
     let claimed = ownership.claim_at_boot(boot, Entry::hyp(HypUse::Boot));
     assert_eq!(claimed, Ok(boot.frames()), "EL2's reservation is RAM");
     ownership

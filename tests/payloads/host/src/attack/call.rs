@@ -3,7 +3,7 @@
 use super::gadget::{self, OWN_REGISTER, REGISTERS, Registers};
 use super::tally;
 use crate::cpu;
-use hyp_abi::{FRAME_SIZE, FrameState, HostCall, HostCallId, REGION_SIZE, Status};
+use hyp_abi::{CallId, FRAME_SIZE, FrameState, HostCall, HostCallId, REGION_SIZE, Status};
 
 /// What a register holds that a call must leave alone.
 const fn witness(number: usize) -> u64 {
@@ -51,7 +51,11 @@ pub(super) fn raw(arguments: [u64; 7]) -> Result<[u64; 3], Status> {
         return Err(Status::NotSupported);
     };
     let call = HostCall::decode(arguments).ok();
-    tally::call(call.map(HostCall::id), status);
+    let id = call.and_then(|call| match call.id() {
+        CallId::Host(id) => Some(id),
+        CallId::Vm(_) => None,
+    });
+    tally::call(id, status);
     if !documented(call, status, values) {
         tally::fail(format_args!(
             "HVC {:x?} answered {status:?} {values:x?}",
@@ -106,6 +110,7 @@ fn accepted(call: HostCall, values: [u64; 3]) -> bool {
         HostCall::Statistics { .. } | HostCall::Counter { .. } => values[1..] == [0, 0],
         HostCall::Audit(range) => values[0] <= range.frames && values[1..] == [0, 0],
         HostCall::TraceAttach { .. } | HostCall::TraceDetach { .. } => values == [0; 3],
+        HostCall::Vm(_) => true,
     }
 }
 

@@ -6,7 +6,9 @@ use super::ground::{Holding, REGION_FRAMES, boundary, boundary_count, bring_back
 use super::{bank, tally};
 use crate::cpu;
 use hyp_abi::host_call::{CALL_UID, HOST_CALL_BASE, Statistic};
-use hyp_abi::{Counter, FRAME_SIZE, FrameRange, FrameState, HostCall, HostCallId, REGION_SIZE, Status};
+use hyp_abi::{
+    CallId, Counter, FRAME_SIZE, FrameRange, FrameState, HostCall, HostCallId, REGION_SIZE, Status,
+};
 
 /// A call that takes a range.
 type Ranged = fn(FrameRange) -> HostCall;
@@ -139,12 +141,12 @@ impl Attacker<'_> {
         let call = transition(range);
         let expected = match (holding, call.id()) {
             (Holding::Torn, _) => return,
-            (Holding::Host, HostCallId::UnshareHyp) => Status::NotShared,
-            (Holding::Host, HostCallId::ReclaimHyp) => Status::NotDonated,
-            (Holding::Shared | Holding::Ring, HostCallId::ReclaimHyp) => Status::NotDonated,
-            (Holding::Shared | Holding::Ring, HostCallId::UnshareHyp) => return,
+            (Holding::Host, CallId::Host(HostCallId::UnshareHyp)) => Status::NotShared,
+            (Holding::Host, CallId::Host(HostCallId::ReclaimHyp)) => Status::NotDonated,
+            (Holding::Shared | Holding::Ring, CallId::Host(HostCallId::ReclaimHyp)) => Status::NotDonated,
+            (Holding::Shared | Holding::Ring, CallId::Host(HostCallId::UnshareHyp)) => return,
             (Holding::Shared | Holding::Ring, _) => Status::SharedWithHyp,
-            (Holding::Donated, HostCallId::ReclaimHyp) => return,
+            (Holding::Donated, CallId::Host(HostCallId::ReclaimHyp)) => return,
             (Holding::Donated, _) => Status::NotOwner,
             // What is right is for `transition`.
             (Holding::Host, _) => return,

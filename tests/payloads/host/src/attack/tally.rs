@@ -76,7 +76,7 @@ kinds! {
     Translation = "maintenance.tlb-at",
 }
 
-const STATUSES: usize = 40;
+const STATUSES: usize = 64;
 
 static CALLS: [Count; HostCallId::COUNT + 1] = [const { Count::new() }; HostCallId::COUNT + 1];
 static REFUSALS: [AtomicU64; STATUSES] = [const { AtomicU64::new(0) }; STATUSES];

@@ -1,0 +1,178 @@
+//! A guest on the double: a program of the test's that is called where a CPU would run the guest's instructions.
+
+use super::{Machine, held};
+use crate::addr::Ipa;
+use crate::geometry::Geometry;
+use crate::hardware::{StreamingMode, TablePage};
+use crate::trap::inject::{Entry, Source};
+use crate::vm::context::SystemRegisters;
+use crate::vm::{GuestRegime, Trap, VcpuContext};
+use core::fmt;
+use core::ops::{Deref, DerefMut};
+use std::boxed::Box;
+use std::sync::Mutex;
+
+/// What a test has a guest do: it is called for each run, and answers with what traps to EL2.
+pub type Program = Box<dyn FnMut(&GuestRegime, &mut VcpuContext) -> Trap + Send>;
+
+/// A value in a page of its own.
+#[derive(Debug)]
+pub struct Home<T> {
+    page: TablePage,
+    value: Box<T>,
+}
+
+impl<T> Home<T> {
+    pub(super) fn new(page: TablePage, value: T) -> Self {
+        Self {
+            page,
+            value: Box::new(value),
+        }
+    }
+
+    pub(super) fn into_page(self) -> TablePage {
+        self.page
+    }
+
+    /// The page in which the value lives.
+    #[must_use]
+    pub const fn page(&self) -> TablePage {
+        self.page
+    }
+}
+
+impl<T> Deref for Home<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> DerefMut for Home<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.value
+    }
+}
+
+/// What the double knows of guests.
+#[derive(Default)]
+pub(super) struct Guests {
+    program: Mutex<Option<Program>>,
+    state: Mutex<State>,
+}
+
+impl fmt::Debug for Guests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guests").field("state", &self.state).finish()
+    }
+}
+
+/// The CPU, as far as guests are concerned.
+#[derive(Debug, Default)]
+struct State {
+    loaded: Option<GuestRegime>,
+    system: SystemRegisters,
+    streaming: bool,
+    untranslatable: bool,
+    entropy: Option<u64>,
+}
+
+impl<G: Geometry> Machine<G> {
+    /// From now on guests do what `program` does. Without a program they are interrupted at once.
+    pub fn play_guest(&self, program: Option<Program>) {
+        *held(&self.guests.program) = program;
+    }
+
+    /// Whether the host is in streaming SVE mode from now on.
+    pub fn set_streaming(&self, on: bool) {
+        held(&self.guests.state).streaming = on;
+    }
+
+    /// Whether stage 1 of guests translates nothing from now on. Else it translates every address to itself.
+    pub fn set_untranslatable(&self, on: bool) {
+        held(&self.guests.state).untranslatable = on;
+    }
+
+    /// What there is of entropy from now on: a number to which one is added each time.
+    pub fn set_entropy(&self, seed: Option<u64>) {
+        held(&self.guests.state).entropy = seed;
+    }
+
+    /// The guest that is loaded.
+    #[must_use]
+    pub fn loaded_guest(&self) -> Option<GuestRegime> {
+        held(&self.guests.state).loaded
+    }
+
+    pub(super) fn guest_load(
+        &self,
+        guest: &GuestRegime,
+        vcpu: &mut VcpuContext,
+    ) -> Result<(), StreamingMode> {
+        let mut state = held(&self.guests.state);
+        assert_eq!(state.loaded, None, "a guest is loaded already");
+        if state.streaming {
+            return Err(StreamingMode);
+        }
+        state.loaded = Some(*guest);
+        state.system = vcpu.system;
+        Ok(())
+    }
+
+    pub(super) fn guest_run(&self, vcpu: &mut VcpuContext) -> Trap {
+        let regime = self.loaded_guest().expect("a guest that runs is loaded");
+        // Taken out meanwhile, so that a program may use the machine.
+        let Some(mut program) = held(&self.guests.program).take() else {
+            return Trap {
+                kind: crate::vm::TrapKind::Interrupt,
+                registers: crate::trap::syndrome::FaultRegisters::default(),
+            };
+        };
+        let trap = program(&regime, vcpu);
+        held(&self.guests.program).get_or_insert(program);
+        trap
+    }
+
+    pub(super) fn guest_put(&self, guest: &GuestRegime, vcpu: &mut VcpuContext) {
+        let mut state = held(&self.guests.state);
+        assert_eq!(
+            state.loaded.take(),
+            Some(*guest),
+            "the guest that is put is loaded"
+        );
+        vcpu.system = state.system;
+    }
+
+    pub(super) fn guest_translate(&self, far: u64) -> Option<Ipa> {
+        let untranslatable = held(&self.guests.state).untranslatable;
+        (!untranslatable).then(|| Ipa::new(far)).flatten()
+    }
+
+    pub(super) fn guest_exception(&self, entry: &Entry) {
+        let system = &mut held(&self.guests.state).system;
+        system.elr_el1 = entry.elr_el1;
+        system.spsr_el1 = entry.spsr_el1;
+        system.esr_el1 = entry.esr_el1;
+        if let Some(far) = entry.far_el1 {
+            system.far_el1 = far;
+        }
+    }
+
+    pub(super) fn guest_source(&self, vcpu: &VcpuContext) -> Source {
+        let state = held(&self.guests.state);
+        Source {
+            spsr: vcpu.pstate,
+            elr: vcpu.pc,
+            sctlr_el1: state.system.sctlr_el1,
+            vbar_el1: state.system.vbar_el1,
+            gcscr_el1: 0,
+        }
+    }
+
+    pub(super) fn take_entropy(&self) -> Option<u64> {
+        let mut state = held(&self.guests.state);
+        state.entropy = state.entropy.map(|number| number.wrapping_add(1));
+        state.entropy
+    }
+}

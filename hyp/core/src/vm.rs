@@ -1,0 +1,23 @@
+//! VMs and vCPUs: what each of them is, where they live, and who may touch them when.
+//!
+//! A VM lives in a page of EL2's pool, and so does each vCPU. [`Vms`] is the table of slots; locking a slot gives the
+//! VM that lives there. A vCPU belongs to its VM while it rests; to run it, its owner is taken out of the VM and given
+//! to the CPU that runs it, so that no two CPUs ever have the same one, and no lock is held while a guest runs.
+//!
+//! - [`table`]: slots, handles, the lock of a VM.
+//! - [`state`]: what a VM is: configuration, life, table, reserve, counts, digest.
+//! - [`vcpu`]: a vCPU at rest and in power.
+//! - [`context`]: its registers, what a trap says, and the regime in which it runs.
+//! - [`annotation`]: what the invalid descriptors of a guest's table say.
+
+pub mod annotation;
+pub mod context;
+pub mod state;
+pub mod table;
+pub mod vcpu;
+
+pub use annotation::GuestAnnotation;
+pub use context::{GuestRegime, Trap, TrapKind, VcpuContext};
+pub use state::{Life, MemoryCounts, Vm, VmConfig};
+pub use table::{LockedSlot, LockedVm, VmSlot, Vms};
+pub use vcpu::{Power, Vcpu, VcpuSlot};
