@@ -79,22 +79,12 @@ macro_rules! translate {
     }};
 }
 
-/// The ID registers of this CPU.
+/// What this CPU is, to be judged by.
 pub(crate) fn identity() -> CpuIdentity {
     CpuIdentity {
         current_el: CurrentEL.get(),
         hcr_el2: HCR_EL2.get(),
-        id_aa64pfr0: ID_AA64PFR0_EL1.get(),
-        id_aa64pfr1: ID_AA64PFR1_EL1.get(),
-        id_aa64dfr0: ID_AA64DFR0_EL1.get(),
-        id_aa64isar0: ID_AA64ISAR0_EL1.get(),
-        id_aa64isar1: ID_AA64ISAR1_EL1.get(),
-        // Encodings for assemblers that do not know the names.
-        id_aa64isar2: read_raw!("S3_0_C0_C6_2"),
-        id_aa64mmfr0: ID_AA64MMFR0_EL1.get(),
-        id_aa64mmfr1: ID_AA64MMFR1_EL1.get(),
-        id_aa64mmfr2: ID_AA64MMFR2_EL1.get(),
-        id_aa64mmfr4: read_raw!("S3_0_C0_C7_4"),
+        id: id_registers(),
     }
 }
 
@@ -146,12 +136,13 @@ pub(crate) fn mpidr() -> u64 {
     MPIDR_EL1.get()
 }
 
-/// The ID registers of this CPU, as the traps are computed from.
+/// The ID registers of this CPU.
 pub(crate) fn id_registers() -> IdRegisters {
     IdRegisters {
         midr: MIDR_EL1.get(),
         pfr0: ID_AA64PFR0_EL1.get(),
         pfr1: ID_AA64PFR1_EL1.get(),
+        // Encodings for assemblers that do not know the names.
         pfr2: read_raw!("S3_0_C0_C4_2"),
         smfr0: read_raw!("S3_0_C0_C4_5"),
         dfr0: ID_AA64DFR0_EL1.get(),
@@ -162,7 +153,9 @@ pub(crate) fn id_registers() -> IdRegisters {
         isar3: read_raw!("S3_0_C0_C6_3"),
         mmfr0: ID_AA64MMFR0_EL1.get(),
         mmfr1: ID_AA64MMFR1_EL1.get(),
+        mmfr2: ID_AA64MMFR2_EL1.get(),
         mmfr3: read_raw!("S3_0_C0_C7_3"),
+        mmfr4: read_raw!("S3_0_C0_C7_4"),
     }
 }
 
