@@ -11,10 +11,14 @@
 //! - [`id`], [`host_traps`], [`fine_grained`]: what the host is trapped for on this CPU, and for nothing else.
 //! - [`sysreg`]: the answers to the host's trapped system register accesses.
 //! - [`smc`]: which SMCs of the host reach the firmware.
+//! - [`guest_id`]: the feature ID registers that a guest sees.
+//! - [`guest_sysreg`]: the answers to a guest's trapped system register accesses.
 
 pub mod abort;
 pub mod access;
 pub mod fine_grained;
+pub mod guest_id;
+pub mod guest_sysreg;
 pub mod host_traps;
 pub mod id;
 pub mod inject;
