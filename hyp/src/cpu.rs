@@ -26,6 +26,9 @@ use tock_registers::interfaces::{Readable, Writeable};
 /// What the first CPU has. The others must have it too.
 static FEATURES: Once<CpuFeatures> = Once::new();
 
+/// The ID registers of the first CPU.
+static FIRST: Once<IdRegisters> = Once::new();
+
 /// Whether some CPU must be told twice to forget a translation.
 static REPEATS_TLBI: AtomicBool = AtomicBool::new(false);
 
@@ -88,9 +91,20 @@ pub(crate) fn identity() -> CpuIdentity {
     }
 }
 
-/// Keeps what the first CPU has.
+/// Keeps what the first CPU has. Runs on it.
 pub(crate) fn set_features(features: CpuFeatures) {
     FEATURES.call_once(|| features);
+    FIRST.call_once(id_registers);
+}
+
+/// The ID registers of the first CPU: what guests see is computed from them, wherever they run.
+///
+/// # Panics
+/// Before [`set_features`], which is the first thing of the boot.
+pub(crate) fn first_id_registers() -> &'static IdRegisters {
+    FIRST
+        .get()
+        .expect("the boot reads the first CPU's registers before anything asks for them")
 }
 
 /// What the CPUs have.
