@@ -7,11 +7,31 @@
 //! - the host's calls: `donate`, `reclaim`, `force_reclaim` for protected VMs, `share`, `permissions` for the others, and
 //!   `pin` for frames that a guest lends to the host or gave up;
 //! - a guest's calls: `lend`, `relinquish`, `guard`. Whatever pages these take come from the VM's reserve;
-//! - [`abort`]: what becomes of an access that faulted in a guest's stage 2;
+//! - `abort`: what becomes of an access that faulted in a guest's stage 2;
 //! - `audit`, `dismantle`: tables and map compared; the end of a table.
 //!
 //! The pieces that they are made of: `table` (a VM's table and the pages for it), `transit` (the second commit),
 //! `contents` (what happens to a frame between the two).
+
+mod abort;
+mod age;
+mod audit;
+mod contents;
+mod dismantle;
+mod donate;
+mod force_reclaim;
+mod guard;
+mod lend;
+mod permissions;
+mod pin;
+mod range;
+mod reclaim;
+mod relinquish;
+mod share;
+mod table;
+mod transit;
+
+pub use age::Aged;
 
 /// What came of a guest's call about its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
