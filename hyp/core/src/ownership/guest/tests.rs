@@ -4,8 +4,13 @@
 mod aborts;
 mod borrowing;
 mod census;
+mod exhaustion;
 mod giving;
+mod interrupted;
 mod lending;
+mod matrix;
+mod order;
+mod random;
 
 use crate::addr::{FRAME_SHIFT, Frame, FrameSpan, Ipa};
 use crate::double::Machine;
