@@ -42,6 +42,7 @@ fn every_entry() -> Vec<Entry> {
     entries
 }
 
+type GuestCall = fn(&System) -> GuestOutcome;
 type HostCall = fn(&System, u64, u64) -> Result<u64, Refusal>;
 
 fn answers(entry: Entry) -> [(&'static str, bool, HostCall, Result<u64, Status>); 6] {
@@ -213,7 +214,7 @@ fn every_call_of_the_guest_on_every_page_answers_what_it_documents() {
         } else {
             Refused
         };
-        let calls: [(fn(&System) -> GuestOutcome, GuestOutcome); 5] = [
+        let calls: [(GuestCall, GuestOutcome); 5] = [
             (|system| system.guest_lend(1, range(PAGE, 1)), lend),
             (|system| system.guest_unlend(1, range(PAGE, 1)), unlend),
             (|system| system.guest_relinquish(1, range(PAGE, 1)), relinquish),
