@@ -11,6 +11,7 @@
 //! - `range`: what a ranged call does with each region, and how it reports progress.
 //! - `permit`: check, then commit.
 //! - `share`, `donate`, `reclaim`: the transitions between host and EL2.
+//! - [`guest`]: the transitions between the host and guests.
 //! - [`device`]: device registers, which are owned too.
 //! - [`abort`]: whether an access that faulted may go on.
 //! - [`audit`]: map and tables compared.
@@ -21,6 +22,7 @@ pub mod device;
 mod donate;
 #[cfg(any(test, feature = "doubles"))]
 mod force;
+pub mod guest;
 mod hyp_table;
 mod permit;
 mod query;
@@ -34,6 +36,7 @@ mod tests;
 
 pub use abort::{AbortVerdict, HostAccess};
 pub use device::{DeviceOwner, DeviceRange, Devices};
+pub use guest::{Aged, GuestAccess, GuestOutcome, GuestVerdict};
 pub use query::FrameInfo;
 pub(crate) use range::checked_span;
 
@@ -50,7 +53,7 @@ use hyp_abi::Status;
 pub struct Refusal {
     /// The reason, as the caller is told it.
     pub status: Status,
-    /// How many pages the pool lacks, if that is the reason; else 0.
+    /// How many pages the pool or the VM's reserve lacks, if that is the reason; else 0.
     pub pages_needed: u64,
 }
 
@@ -60,6 +63,15 @@ impl Refusal {
     pub const fn no_memory(pages: u64) -> Self {
         Self {
             status: Status::NoMemory,
+            pages_needed: pages,
+        }
+    }
+
+    /// The refusal of a transition that needs `pages` more than the VM's reserve has.
+    #[must_use]
+    pub const fn vm_needs(pages: u64) -> Self {
+        Self {
+            status: Status::VmNeedsMemory,
             pages_needed: pages,
         }
     }

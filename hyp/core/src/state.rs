@@ -160,6 +160,14 @@ pub enum TransitReason {
     Reclaim = 1,
     /// It leaves the pool and goes back to the host: its contents are being scrubbed.
     Drain = 2,
+    /// It goes from the host to a guest: its contents are being scrubbed or digested.
+    GuestDonate = 3,
+    /// It comes back from a dying guest: its contents are being scrubbed.
+    GuestReclaim = 4,
+    /// It was taken from a guest by force: its contents are being scrubbed.
+    GuestForce = 5,
+    /// Its guest gives it up: its contents are being scrubbed.
+    GuestRelinquish = 6,
 }
 
 /// A run of frames inside one region.

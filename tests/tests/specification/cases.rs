@@ -3,7 +3,7 @@
 use freehold_tests::spec::rig::{Rig, span};
 use freehold_tests::spec::vectors::{Vector, on_frame, vectors};
 use freehold_tests::spec::{Holding, World};
-use hyp_abi::{FRAME_SIZE, FrameRange, HostCall, Status};
+use hyp_abi::{FRAME_SIZE, FrameRange, HostCall, HostCallId, Status};
 use hyp_core::geometry::Arm4K;
 use hyp_core::map::Entry;
 use hyp_core::state::{State, Transit, TransitReason};
@@ -45,6 +45,14 @@ pub(super) fn expect_in(rig: &mut Rig<Arm4K>, world: &World, call: HostCall, sta
 pub(super) fn trials() -> Vec<Trial> {
     vectors()
         .into_iter()
+        // What an audit finds of a frame whose guest is not there, no host can ask.
+        .filter(|vector| {
+            let of_guest = matches!(
+                vector.holding,
+                Holding::Guest { .. } | Holding::GuestShared { .. }
+            );
+            !(of_guest && vector.call == HostCallId::Audit)
+        })
         .map(|vector| {
             let name = format!("{:?} on {:?}", vector.call, vector.holding);
             Trial::test(name, move || {

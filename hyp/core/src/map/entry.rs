@@ -79,6 +79,17 @@ impl Entry {
         Self(word | (slot as u64) << SLOT_SHIFT)
     }
 
+    /// A frame of the host that `borrowers` guests borrow; `None` past [`MAX_COUNT`]. With no borrower it is plainly
+    /// the host's.
+    #[must_use]
+    #[inline]
+    pub const fn borrowed(borrowers: u16) -> Option<Self> {
+        if borrowers == 0 {
+            return Some(Self::plain(State::Host));
+        }
+        Self::plain(State::HostSharedGuest).with_count(borrowers)
+    }
+
     /// The entry with another count of pins or borrowers; `None` past [`MAX_COUNT`].
     #[must_use]
     #[inline]
@@ -266,6 +277,10 @@ mod tests {
             TransitReason::Donate,
             TransitReason::Reclaim,
             TransitReason::Drain,
+            TransitReason::GuestDonate,
+            TransitReason::GuestReclaim,
+            TransitReason::GuestForce,
+            TransitReason::GuestRelinquish,
         ] {
             for active in [false, true] {
                 entries.push(Entry::in_transit(Transit {

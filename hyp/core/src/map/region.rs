@@ -137,6 +137,26 @@ impl<'a, H: Hardware> Region<'a, H> {
         }
     }
 
+    /// How many frames from `first` on, `count` at most, a uniform region would have as they are: each entry agrees with
+    /// the one before it. At least 1, if `count` is not 0.
+    #[must_use]
+    pub fn agreeing(&self, first: usize, count: usize) -> usize {
+        match self.now {
+            RegionWord::Uniform(_) => count,
+            RegionWord::Node { page, .. } => {
+                let entries = self.hw.table(page).iter().skip(first).take(count);
+                let mut last: Option<Entry> = None;
+                let same = entries.take_while(|word| {
+                    let entry = Entry::from_word(word.load(Ordering::Relaxed));
+                    let agrees = last.is_none_or(|last| last.agrees_with_next(entry));
+                    last = Some(entry);
+                    agrees
+                });
+                same.count()
+            }
+        }
+    }
+
     /// Gives `count` frames from `first` the entry `new` (numbered on from there, see [`Entry::at`]). `node` is an
     /// empty page, which must be there if [`Region::needs_node`] says so; it is taken only then.
     ///

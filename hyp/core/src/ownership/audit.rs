@@ -40,6 +40,8 @@ impl<H: Hardware> Ownership<'_, H> {
                 }
             }
             disagreements += u64::from(!Self::node_agrees(&region));
+            drop(region);
+            disagreements += self.guest_disagreements(piece);
             Ok(piece.span.frames())
         })?;
         Ok(AuditReport {

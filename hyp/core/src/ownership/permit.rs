@@ -7,6 +7,7 @@
 use super::spare::Source;
 use super::{Ownership, Refusal};
 use crate::addr::FrameSpan;
+use crate::geometry::Geometry;
 use crate::hardware::{Hardware, TablePage};
 use crate::map::{Entry, FoldedNode, Region};
 use crate::pgtable::{
@@ -48,6 +49,15 @@ impl HostChange {
     }
 }
 
+/// How the frames of a piece will be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Contingency {
+    /// All of them alike.
+    Whole(HostChange),
+    /// All of them alike at first, and then perhaps some in one way and the rest in another.
+    Parts(HostChange),
+}
+
 /// Leave to change the frames of one region: they have been judged, their region is locked, and every page that
 /// the change may need is here.
 #[must_use = "a permit that is dropped keeps the pages it reserved; finish it"]
@@ -67,6 +77,19 @@ pub(super) struct Pages {
 }
 
 impl Pages {
+    /// None.
+    pub(super) const fn none() -> Self {
+        Self {
+            node: None,
+            tables: Reserve::new(),
+        }
+    }
+
+    /// Whether there are none.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.node.is_none() && self.tables.pages() == 0
+    }
+
     /// The most that a change of a part of one region can need: a node and a level-3 table.
     pub(super) fn for_one_region<H: Hardware>(hw: &H) -> Option<Self> {
         let tables = Reserve::take(hw, 1)?;
@@ -86,6 +109,14 @@ impl Pages {
             hw.free_page(page);
         }
         self.tables.release(hw);
+    }
+
+    /// Gives back what was not needed to the reserve that it came from.
+    pub(super) fn release_into<H: Hardware>(self, hw: &H, reserve: &mut Reserve) {
+        if let Some(page) = self.node {
+            reserve.put(hw, page);
+        }
+        reserve.append(hw, self.tables);
     }
 }
 
@@ -121,7 +152,32 @@ impl<H: Hardware> Ownership<'_, H> {
         region
             .check(piece.first, piece.count, judge)
             .map_err(|(_, status)| status)?;
-        let pages = self.reserve(&region, piece, change, source)?;
+        let take = |pages| self.take_pages(pages, source);
+        self.permit(region, piece, Contingency::Whole(change), take)
+    }
+
+    /// Leave to change the frames of `piece`, which were judged, in `region`, in which they lie. The pages that the change
+    /// may need come from `take`.
+    ///
+    /// # Errors
+    /// [`Status::NoMemory`] with the number of pages, if `take` has too few.
+    #[inline]
+    pub(super) fn permit<'a>(
+        &'a self,
+        region: Region<'a, H>,
+        piece: Piece,
+        change: Contingency,
+        take: impl FnOnce(u64) -> Option<Reserve>,
+    ) -> Result<Permit<'a, H>, Refusal> {
+        let (needs_node, tables_needed) = self.pages_for(&region, piece, change);
+        let mut pages = Pages::none();
+        if needs_node || tables_needed > 0 {
+            let needed = tables_needed + u64::from(needs_node);
+            pages.tables = take(needed).ok_or(Refusal::no_memory(needed))?;
+            if needs_node {
+                pages.node = pages.tables.pop(&self.hw);
+            }
+        }
         Ok(Permit {
             hw: &self.hw,
             host: &self.host,
@@ -132,30 +188,17 @@ impl<H: Hardware> Ownership<'_, H> {
         })
     }
 
+    /// Whether a change needs a node, and how many tables of the host's.
     #[inline]
-    fn reserve(
-        &self,
-        region: &Region<'_, H>,
-        piece: Piece,
-        change: HostChange,
-        source: Source,
-    ) -> Result<Pages, Refusal> {
-        let needs_node = region.needs_node(piece.count);
-        let tables_needed = change
+    fn pages_for(&self, region: &Region<'_, H>, piece: Piece, change: Contingency) -> (bool, u64) {
+        let change = match change {
+            Contingency::Parts(_) if piece.count == H::Geometry::ENTRIES => return (true, 1),
+            Contingency::Parts(change) | Contingency::Whole(change) => change,
+        };
+        let tables = change
             .of_table(piece.span)
             .map_or(0, |change| self.plan_host(piece.span, change).tables());
-        if !needs_node && tables_needed == 0 {
-            return Ok(Pages {
-                node: None,
-                tables: Reserve::new(),
-            });
-        }
-        let needed = tables_needed + u64::from(needs_node);
-        let mut tables = self
-            .take_pages(needed, source)
-            .ok_or(Refusal::no_memory(needed))?;
-        let node = if needs_node { tables.pop(&self.hw) } else { None };
-        Ok(Pages { node, tables })
+        (region.needs_node(piece.count), tables)
     }
 
     /// Looks through a change of the host's table under the region's lock.
@@ -265,7 +308,14 @@ impl<H: Hardware> Permit<'_, H> {
     /// Ends the commit: folds what has become uniform, if the call was `ranged`, gives unneeded pages back, and lets
     /// the lock go.
     #[inline]
-    pub(super) fn finish(mut self, ranged: bool) {
+    pub(super) fn finish(self, ranged: bool) {
+        let hw = self.hw;
+        self.end(ranged).release(hw);
+    }
+
+    /// [`Permit::finish`], but for the pages that were not needed: they are the caller's again.
+    #[inline]
+    pub(super) fn end(mut self, ranged: bool) -> Pages {
         if ranged && let Some(node) = self.region.fold() {
             self.keep(Some(node));
         }
@@ -280,7 +330,19 @@ impl<H: Hardware> Permit<'_, H> {
         if let Some(node) = self.folded.take() {
             node.release(self.hw);
         }
-        self.pages.release(self.hw);
+        self.pages
+    }
+
+    /// Gives each run of the piece's frames whose entries agree the entry that `new` makes of its first.
+    pub(super) fn enter_each(&mut self, mut new: impl FnMut(Entry) -> Entry) {
+        let mut first = 0;
+        while first < self.piece.count {
+            let index = self.piece.first + first;
+            let run = self.region.agreeing(index, self.piece.count - first).max(1);
+            let entry = new(self.region.entry(index));
+            self.enter_part(first, run, entry);
+            first += run;
+        }
     }
 
     /// Lets the lock go and keeps the pages, for a second commit that follows.

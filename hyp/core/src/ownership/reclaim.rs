@@ -15,11 +15,11 @@ use crate::state::{HypUse, Piece, State, Transit, TransitReason};
 use hyp_abi::{Counter, Status};
 
 /// How far the scrubbing of some frames came.
-struct Scrubbed {
+pub(super) struct Scrubbed {
     /// How many of them, from the first, are zero.
-    frames: u64,
+    pub(super) frames: u64,
     /// Whether the next one answered with an external abort.
-    poisoned: bool,
+    pub(super) poisoned: bool,
 }
 
 impl<H: Hardware> Ownership<'_, H> {
@@ -109,7 +109,7 @@ impl<H: Hardware> Ownership<'_, H> {
 
     /// Scrubs frames in transit from the one with index `from` on, at least one step, until all are done, an
     /// interrupt waits, or the memory answers with an abort.
-    fn scrub(&self, span: FrameSpan, from: u64) -> Scrubbed {
+    pub(super) fn scrub(&self, span: FrameSpan, from: u64) -> Scrubbed {
         let mut done = from;
         while done < span.frames() {
             let step = <H::Geometry as Geometry>::STEP_FRAMES.min(span.frames() - done);

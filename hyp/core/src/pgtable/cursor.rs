@@ -1,7 +1,7 @@
 //! A place in a table, and the way on from it: every walk of the engine is one of these, none recurses.
 
 use super::Table;
-use super::descriptor::{Format, nth_table, table_of};
+use super::descriptor::{Format, PAGE_LEVEL, nth_table, table_of};
 use super::span::IpaSpan;
 use crate::addr::{FRAME_SHIFT, Ipa};
 use crate::geometry::Geometry;
@@ -30,6 +30,21 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// The entry with `index` in `page`, a table of the last level, that translates the page at `address`.
+    #[inline(always)]
+    pub(super) const fn of_page(page: TablePage, index: usize, address: u64) -> Self {
+        let end = address + (1 << FRAME_SHIFT);
+        Self {
+            page,
+            index,
+            level: PAGE_LEVEL,
+            start: address,
+            end,
+            from: address,
+            to: end,
+        }
+    }
+
     /// The entry itself.
     #[inline]
     pub(super) fn entry<H: Hardware>(self, hw: &H) -> &AtomicU64 {

@@ -14,7 +14,7 @@ use hyp_abi::Counter;
 /// Release: a walk that finds a new table finds what was stored into it before (the walker is an observer, and
 /// its reads of the next level depend on its read of this one).
 #[inline]
-fn write<H: Hardware>(hw: &H, regime: Regime, place: (&AtomicU64, Ipa, u8), old: u64, new: u64) {
+pub(super) fn write<H: Hardware>(hw: &H, regime: Regime, place: (&AtomicU64, Ipa, u8), old: u64, new: u64) {
     let (entry, address, level) = place;
     entry.store(new, Ordering::Release);
     hw.observe(Event::Descriptor {
@@ -137,7 +137,12 @@ pub(super) fn replace<F: Format, H: Hardware>(
 }
 
 /// Puts a table of `level`, and all below it, into the obligation. As deep as a table has levels.
-fn detach<F: Format, H: Hardware>(hw: &H, table: TablePage, level: u8, obligation: &mut Obligation) {
+pub(super) fn detach<F: Format, H: Hardware>(
+    hw: &H,
+    table: TablePage,
+    level: u8,
+    obligation: &mut Obligation,
+) {
     if level < PAGE_LEVEL {
         for entry in hw.table(table) {
             let raw = entry.load(Ordering::Relaxed);
