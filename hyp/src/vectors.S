@@ -164,15 +164,18 @@
     vectors_from_host none, vectors_host_unexpected
 .endm
 
-.macro vectors_set guard
-    vectors_set_begin vectors_\guard
+.macro vectors_set name, guard
+    vectors_set_begin vectors_\name
     // From the host; EL1 is AArch64.
     vectors_from_host \guard, vectors_host_sync
     vectors_from_host \guard, vectors_host_unexpected
     vectors_from_host \guard, vectors_host_unexpected
     vectors_from_host \guard, vectors_host_unexpected
     vectors_set_end
-    vectors_set_begin vectors_guest_\guard
+.endm
+
+.macro vectors_guest_set name, guard
+    vectors_set_begin vectors_guest_\name
     // From the guest.
     vectors_from_guest \guard, {KIND_SYNC}
     vectors_from_guest \guard, {KIND_IRQ}
@@ -181,11 +184,16 @@
     vectors_set_end
 .endm
 
-vectors_set none
-vectors_set loop
-vectors_set clear
-vectors_set firmware_1
-vectors_set firmware_3
+vectors_set plain, none
+vectors_set loop, loop
+vectors_set clear, clear
+vectors_set firmware_1, firmware_1
+vectors_set firmware_3, firmware_3
+vectors_guest_set plain, none
+vectors_guest_set loop, loop
+vectors_guest_set clear, clear
+vectors_guest_set firmware_1, firmware_1
+vectors_guest_set firmware_3, firmware_3
 
 // A synchronous exit of the host.
     .balign 64
@@ -396,4 +404,5 @@ vectors_enter_host:
     .purgem vectors_set_begin
     .purgem vectors_set_end
     .purgem vectors_set
+    .purgem vectors_guest_set
     .purgem vectors_boot_entry

@@ -87,12 +87,12 @@ global_asm!(
 );
 
 unsafe extern "C" {
-    static vectors_none: u8;
+    static vectors_plain: u8;
     static vectors_loop: u8;
     static vectors_clear: u8;
     static vectors_firmware_1: u8;
     static vectors_firmware_3: u8;
-    static vectors_guest_none: u8;
+    static vectors_guest_plain: u8;
     static vectors_guest_loop: u8;
     static vectors_guest_clear: u8;
     static vectors_guest_firmware_1: u8;
@@ -122,7 +122,7 @@ impl Vectors {
     /// The vectors that begin as `slot` says.
     pub(crate) fn of(this: &PerCpu, slot: VectorSlot) -> Self {
         let (host, guest) = match slot {
-            VectorSlot::None => (&raw const vectors_none, &raw const vectors_guest_none),
+            VectorSlot::None => (&raw const vectors_plain, &raw const vectors_guest_plain),
             VectorSlot::Loop { iterations } => {
                 this.branch_loops.store(u64::from(iterations), Ordering::Relaxed);
                 (&raw const vectors_loop, &raw const vectors_guest_loop)

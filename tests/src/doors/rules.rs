@@ -113,6 +113,8 @@ pub const RULES: &[Rule] = &[
             "hyp/src/refuse.rs",
             "vectors_firmware_1",
             "vectors_firmware_3",
+            "vectors_guest_firmware_1",
+            "vectors_guest_firmware_3",
         ],
     },
     Rule {
