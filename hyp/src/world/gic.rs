@@ -74,8 +74,10 @@ impl Gic {
         }
     }
 
-    /// Empties the interface.
+    /// Empties the interface, and sees to it that EL1 uses system registers at all: ICC_SRE_EL1 is host's and guests'
+    /// alike, a guest cannot set it, and a host with a GICv3 sets it as here (SRE, DFB, DIB).
     pub(super) fn clear(self) {
+        write_register!("S3_0_C12_C12_5", 0b111);
         write_register!("S3_4_C12_C11_0", 0);
         (0..self.lists).for_each(|index| write_list(index, 0));
         (0..self.priorities).for_each(|index| {
