@@ -8,12 +8,14 @@
 //! - [`state`]: what a VM is: configuration, life, table, reserve, counts, digest.
 //! - [`vcpu`]: a vCPU at rest and in power.
 //! - [`context`]: its registers, what a trap says, and the regime in which it runs.
+//! - [`timer`]: what of a guest's virtual timer the CPU gets.
 //! - [`annotation`]: what the invalid descriptors of a guest's table say.
 
 pub mod annotation;
 pub mod context;
 pub mod state;
 pub mod table;
+pub mod timer;
 pub mod vcpu;
 
 pub use annotation::GuestAnnotation;

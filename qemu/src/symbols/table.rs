@@ -11,6 +11,10 @@ const VECTOR_TABLE: u64 = 0x800;
 /// The first of the tables that Freehold uses while the host runs; the others follow it without a gap.
 const FIRST_TABLE: &str = "vectors_plain";
 
+/// How the names of tables begin, and those of the ones that it uses while a guest runs.
+const TABLES: &str = "vectors_";
+const GUEST_TABLES: &str = "vectors_guest_";
+
 /// Where the symbols of an image are once it is loaded.
 #[derive(Clone, Debug)]
 pub struct Table {
@@ -85,7 +89,8 @@ impl Table {
         let is_table = |at: u64| {
             self.symbols
                 .iter()
-                .any(|(name, (address, _))| *address == at && name.starts_with("vectors_"))
+                .filter(|(name, _)| name.starts_with(TABLES) && !name.starts_with(GUEST_TABLES))
+                .any(|(_, (address, _))| *address == at)
         };
         let mut end = start + VECTOR_TABLE;
         while is_table(end) {
@@ -134,6 +139,13 @@ mod tests {
                 end: 0x1800
             }
         );
+    }
+
+    #[test]
+    fn the_vectors_of_guests_are_not_the_hosts() {
+        let table = table(&[("vectors_plain", 0x800, 0), ("vectors_guest_plain", 0x1000, 0)]);
+        let vectors = table.vectors().unwrap();
+        assert_eq!(vectors.end, 0x1000);
     }
 
     #[test]
