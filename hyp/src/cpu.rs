@@ -26,6 +26,9 @@ use tock_registers::interfaces::{Readable, Writeable};
 /// What the first CPU has. The others must have it too.
 static FEATURES: Once<CpuFeatures> = Once::new();
 
+/// The ID registers of the first CPU.
+static FIRST: Once<IdRegisters> = Once::new();
+
 /// Whether some CPU must be told twice to forget a translation.
 static REPEATS_TLBI: AtomicBool = AtomicBool::new(false);
 
@@ -79,28 +82,29 @@ macro_rules! translate {
     }};
 }
 
-/// The ID registers of this CPU.
+/// What this CPU is, to be judged by.
 pub(crate) fn identity() -> CpuIdentity {
     CpuIdentity {
         current_el: CurrentEL.get(),
         hcr_el2: HCR_EL2.get(),
-        id_aa64pfr0: ID_AA64PFR0_EL1.get(),
-        id_aa64pfr1: ID_AA64PFR1_EL1.get(),
-        id_aa64dfr0: ID_AA64DFR0_EL1.get(),
-        id_aa64isar0: ID_AA64ISAR0_EL1.get(),
-        id_aa64isar1: ID_AA64ISAR1_EL1.get(),
-        // Encodings for assemblers that do not know the names.
-        id_aa64isar2: read_raw!("S3_0_C0_C6_2"),
-        id_aa64mmfr0: ID_AA64MMFR0_EL1.get(),
-        id_aa64mmfr1: ID_AA64MMFR1_EL1.get(),
-        id_aa64mmfr2: ID_AA64MMFR2_EL1.get(),
-        id_aa64mmfr4: read_raw!("S3_0_C0_C7_4"),
+        id: id_registers(),
     }
 }
 
-/// Keeps what the first CPU has.
+/// Keeps what the first CPU has. Runs on it.
 pub(crate) fn set_features(features: CpuFeatures) {
     FEATURES.call_once(|| features);
+    FIRST.call_once(id_registers);
+}
+
+/// The ID registers of the first CPU: what guests see is computed from them, wherever they run.
+///
+/// # Panics
+/// Before [`set_features`], which is the first thing of the boot.
+pub(crate) fn first_id_registers() -> &'static IdRegisters {
+    FIRST
+        .get()
+        .expect("the boot reads the first CPU's registers before anything asks for them")
 }
 
 /// What the CPUs have.
@@ -146,12 +150,13 @@ pub(crate) fn mpidr() -> u64 {
     MPIDR_EL1.get()
 }
 
-/// The ID registers of this CPU, as the traps are computed from.
+/// The ID registers of this CPU.
 pub(crate) fn id_registers() -> IdRegisters {
     IdRegisters {
         midr: MIDR_EL1.get(),
         pfr0: ID_AA64PFR0_EL1.get(),
         pfr1: ID_AA64PFR1_EL1.get(),
+        // Encodings for assemblers that do not know the names.
         pfr2: read_raw!("S3_0_C0_C4_2"),
         smfr0: read_raw!("S3_0_C0_C4_5"),
         dfr0: ID_AA64DFR0_EL1.get(),
@@ -162,7 +167,9 @@ pub(crate) fn id_registers() -> IdRegisters {
         isar3: read_raw!("S3_0_C0_C6_3"),
         mmfr0: ID_AA64MMFR0_EL1.get(),
         mmfr1: ID_AA64MMFR1_EL1.get(),
+        mmfr2: ID_AA64MMFR2_EL1.get(),
         mmfr3: read_raw!("S3_0_C0_C7_3"),
+        mmfr4: read_raw!("S3_0_C0_C7_4"),
     }
 }
 

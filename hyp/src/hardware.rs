@@ -13,6 +13,7 @@ use hyp_core::addr::{FRAME_SIZE, Frame, FrameSpan};
 use hyp_core::geometry::{Arm4K, Geometry};
 use hyp_core::hardware::{Event, Extent, ExternalAbort, Regime, TablePage};
 use hyp_core::sync::AtomicU64;
+use hyp_core::trap::id::IdRegisters;
 
 /// This machine.
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +140,10 @@ impl Hardware for Machine {
 
     fn reserved_bytes(&self) -> u64 {
         machine::reserved_bytes()
+    }
+
+    fn id_registers(&self) -> &IdRegisters {
+        cpu::first_id_registers()
     }
 
     fn features(&self) -> Features {

@@ -13,6 +13,7 @@ use core::arch::asm;
 use hyp_core::machine::{CpuFeatures, InputSize};
 use hyp_core::trap::fine_grained::FineGrainedTraps;
 use hyp_core::trap::host_traps::HostTraps;
+use hyp_core::trap::stage2;
 
 /// SCTLR_EL1 as the host finds it: MMU and caches off, its RES1 bits 11, 20, 22, 23, 28 and 29 set (Arm ARM DDI
 /// 0487, D24.2.150), little-endian.
@@ -35,18 +36,10 @@ macro_rules! write_if_there {
     };
 }
 
-/// VTCR_EL2 for the host's table: input size and start level as the plan chose them, walks through write-back
-/// inner-shareable memory (IRGN0 and ORGN0 1, SH0 3), 4 KiB granule (TG0 0), VMIDs of 8 bits (VS 0), no hardware
-/// updates of flags; bit 31 is RES1 (Arm ARM DDI 0487, D24.2.202).
+/// VTCR_EL2 for the host's table: input size and start level as the plan chose them.
 #[must_use]
 pub(crate) fn vtcr(size: InputSize, features: &CpuFeatures) -> u64 {
-    1 << 31
-        | features.pa_range << 16
-        | 3 << 12
-        | 1 << 10
-        | 1 << 8
-        | u64::from(size.sl0()) << 6
-        | u64::from(size.t0sz())
+    stage2::vtcr(size.bits(), size.start_level(), features.pa_range)
 }
 
 /// Makes this CPU ready for the host: its vectors, its traps, the host's stage 2. What is left is the entry itself.

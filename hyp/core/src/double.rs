@@ -31,6 +31,7 @@ use crate::geometry::Geometry;
 use crate::hardware::{Event, Extent, ExternalAbort, Hardware, LockName, Regime, StreamingMode, TablePage};
 use crate::pgtable::{Format, Table};
 use crate::sync::{AtomicU64, Lock, Ordering};
+use crate::trap::id::IdRegisters;
 use crate::trap::inject::{Entry, Source};
 use crate::vm::{GuestRegime, Trap, VcpuContext};
 use contents::Memory;
@@ -436,6 +437,10 @@ impl<G: Geometry> Hardware for Machine<G> {
 
     fn reserved_bytes(&self) -> u64 {
         self.pool.lock().boot_pages() << crate::addr::FRAME_SHIFT
+    }
+
+    fn id_registers(&self) -> &IdRegisters {
+        &guest::CPU
     }
 
     fn features(&self) -> Features {

@@ -7,6 +7,7 @@
 use crate::addr::{Frame, FrameSpan, Ipa};
 use crate::geometry::Geometry;
 use crate::sync::AtomicU64;
+use crate::trap::id::IdRegisters;
 use crate::vm::{GuestRegime, Trap, VcpuContext};
 use core::fmt::Debug;
 use core::ops::DerefMut;
@@ -257,6 +258,9 @@ pub trait Hardware: Sync + Debug {
 
     /// Bytes that EL2 reserved at boot.
     fn reserved_bytes(&self) -> u64;
+
+    /// The ID registers of the CPU that booted, from which it is computed what guests see.
+    fn id_registers(&self) -> &IdRegisters;
 
     /// What this machine can do, for the answer of [`hyp_abi::HostCall::Version`].
     fn features(&self) -> Features;

@@ -28,6 +28,7 @@ mod permit;
 mod query;
 mod range;
 mod reclaim;
+mod reset;
 mod share;
 mod spare;
 #[cfg(test)]

@@ -11,15 +11,22 @@
 //! - [`id`], [`host_traps`], [`fine_grained`]: what the host is trapped for on this CPU, and for nothing else.
 //! - [`sysreg`]: the answers to the host's trapped system register accesses.
 //! - [`smc`]: which SMCs of the host reach the firmware.
+//! - [`guest_traps`], [`stage2`]: what EL2's control registers hold while a guest runs.
+//! - [`guest_id`]: the feature ID registers that a guest sees.
+//! - [`guest_sysreg`]: the answers to a guest's trapped system register accesses.
 
 pub mod abort;
 pub mod access;
 pub mod fine_grained;
+pub mod guest_id;
+pub mod guest_sysreg;
+pub mod guest_traps;
 pub mod host_traps;
 pub mod id;
 pub mod inject;
 pub mod redistributor;
 pub mod smc;
+pub mod stage2;
 pub mod syndrome;
 pub mod sysreg;
 

@@ -4,6 +4,7 @@ use super::{Machine, held};
 use crate::addr::Ipa;
 use crate::geometry::Geometry;
 use crate::hardware::{StreamingMode, TablePage};
+use crate::trap::id::IdRegisters;
 use crate::trap::inject::{Entry, Source};
 use crate::vm::context::SystemRegisters;
 use crate::vm::{GuestRegime, Trap, VcpuContext};
@@ -11,6 +12,13 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 use std::boxed::Box;
 use std::sync::Mutex;
+
+/// The CPU that booted the double: Armv8.0 with a GICv3 and 48 bits of physical addresses.
+pub(super) const CPU: IdRegisters = IdRegisters {
+    pfr0: 0x0100_0022,
+    mmfr0: 0x0000_0005,
+    ..IdRegisters::NONE
+};
 
 /// What a test has a guest do: it is called for each run, and answers with what traps to EL2.
 pub type Program = Box<dyn FnMut(&GuestRegime, &mut VcpuContext) -> Trap + Send>;

@@ -1,16 +1,18 @@
 //! What a CPU can do, judged by its ID registers.
 //!
 //! The image reads the registers into a [`CpuIdentity`]; [`judge_cpu`] refuses a CPU that Freehold cannot run on
-//! and names what the rest of the hypervisor asks of the others. Field positions and values: Arm ARM DDI 0487,
-//! D24.2 (the ID registers), and D24.1.3 for how to read a value that is not listed: as the highest listed one
-//! below it, and as a signed number where the field is one. Errata are not judged here: they go by MIDR_EL1.
-
-mod fields;
+//! and names what the rest of the hypervisor asks of the others. The values of fields: Arm ARM DDI 0487, D24.2 (the ID
+//! registers), and D24.1.3 for how to read a value that is not listed: as the highest listed one below it, and as a
+//! signed number where the field is one. Errata are not judged here: they go by MIDR_EL1.
 
 use super::refusal::RefusalReason;
 use crate::addr::MAX_ADDRESS_BITS;
-use fields::{CURRENT_EL, DFR0, HCR, ISAR0, ISAR1, ISAR2, MMFR0, MMFR1, MMFR2, MMFR4, PFR0, PFR1};
-use tock_registers::LocalRegisterCopy;
+use crate::trap::id::IdRegisters;
+
+/// CurrentEL.EL.
+const CURRENT_EL_SHIFT: u32 = 2;
+/// HCR_EL2.E2H.
+const HCR_E2H: u64 = 1 << 34;
 
 /// The registers that say what a CPU is, as read at the entry to EL2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,26 +21,8 @@ pub struct CpuIdentity {
     pub current_el: u64,
     /// HCR_EL2 as it reads back after its E2H bit was written 0. (0 if the CPU is not at EL2.)
     pub hcr_el2: u64,
-    /// ID_AA64PFR0_EL1.
-    pub id_aa64pfr0: u64,
-    /// ID_AA64PFR1_EL1.
-    pub id_aa64pfr1: u64,
-    /// ID_AA64DFR0_EL1.
-    pub id_aa64dfr0: u64,
-    /// ID_AA64ISAR0_EL1.
-    pub id_aa64isar0: u64,
-    /// ID_AA64ISAR1_EL1.
-    pub id_aa64isar1: u64,
-    /// ID_AA64ISAR2_EL1.
-    pub id_aa64isar2: u64,
-    /// ID_AA64MMFR0_EL1.
-    pub id_aa64mmfr0: u64,
-    /// ID_AA64MMFR1_EL1.
-    pub id_aa64mmfr1: u64,
-    /// ID_AA64MMFR2_EL1.
-    pub id_aa64mmfr2: u64,
-    /// ID_AA64MMFR4_EL1.
-    pub id_aa64mmfr4: u64,
+    /// Its ID registers.
+    pub id: IdRegisters,
 }
 
 /// What a CPU has that Freehold acts on.
@@ -123,92 +107,73 @@ pub struct CpuFeatures {
 /// # Errors
 /// The reason why Freehold cannot run on it.
 pub fn judge_cpu(identity: &CpuIdentity) -> Result<CpuFeatures, RefusalReason> {
-    let pfr0: LocalRegisterCopy<u64, PFR0::Register> = LocalRegisterCopy::new(identity.id_aa64pfr0);
-    let pfr1: LocalRegisterCopy<u64, PFR1::Register> = LocalRegisterCopy::new(identity.id_aa64pfr1);
-    let dfr0: LocalRegisterCopy<u64, DFR0::Register> = LocalRegisterCopy::new(identity.id_aa64dfr0);
-    let isar0: LocalRegisterCopy<u64, ISAR0::Register> = LocalRegisterCopy::new(identity.id_aa64isar0);
-    let isar1: LocalRegisterCopy<u64, ISAR1::Register> = LocalRegisterCopy::new(identity.id_aa64isar1);
-    let isar2: LocalRegisterCopy<u64, ISAR2::Register> = LocalRegisterCopy::new(identity.id_aa64isar2);
-    let mmfr0: LocalRegisterCopy<u64, MMFR0::Register> = LocalRegisterCopy::new(identity.id_aa64mmfr0);
-    let mmfr1: LocalRegisterCopy<u64, MMFR1::Register> = LocalRegisterCopy::new(identity.id_aa64mmfr1);
-    let mmfr2: LocalRegisterCopy<u64, MMFR2::Register> = LocalRegisterCopy::new(identity.id_aa64mmfr2);
-
+    let id = &identity.id;
     refuse_level(identity)?;
-    refuse_granule(mmfr0)?;
-    if pfr0.read(PFR0::GIC) == 0 {
+    refuse_granule(id)?;
+    if id.gic() == 0 {
         return Err(RefusalReason::NoGicCpuInterface);
     }
 
-    let (pa_range, pa_bits) = physical_addresses(mmfr0.read(MMFR0::PARange));
+    let (pa_range, pa_bits) = physical_addresses(id.pa_range());
     Ok(CpuFeatures {
         pa_bits,
         pa_range,
-        vmid_bits: if mmfr1.read(MMFR1::VMIDBits) >= 2 { 16 } else { 8 },
-        stage2_write_back: mmfr2.is_set(MMFR2::FWB),
-        tlbi_level_hint: mmfr2.is_set(MMFR2::TTL),
-        tlbi_range: isar0.read(ISAR0::TLB) >= 2,
-        bbm_level: level(mmfr2.read(MMFR2::BBM), 2),
-        stage2_execute_by_el: mmfr1.is_set(MMFR1::XNX),
-        enhanced_traps: mmfr2.read(MMFR2::EVT) >= 2,
-        fine_grained_traps: level(mmfr0.read(MMFR0::FGT), 2),
-        extended_hcr: mmfr1.is_set(MMFR1::HCX),
-        enhanced_counter: level(mmfr0.read(MMFR0::ECV), 2),
-        limited_ordering: mmfr1.is_set(MMFR1::LO),
-        privileged_access_never: mmfr1.is_set(MMFR1::PAN),
-        ras: pfr0.is_set(PFR0::RAS),
-        ssbs: pfr1.is_set(PFR1::SSBS),
-        csv2: level(pfr0.read(PFR0::CSV2), 3),
-        csv3: pfr0.is_set(PFR0::CSV3),
-        branch_history_by_context: mmfr1.is_set(MMFR1::ECBHB),
-        clear_branch_history: isar2.is_set(ISAR2::CLRBHB),
-        speculation_barrier: isar1.is_set(ISAR1::SB),
-        pointer_authentication: isar1.is_set(ISAR1::APA)
-            || isar1.is_set(ISAR1::API)
-            || isar2.is_set(ISAR2::APA3),
-        branch_target_identification: pfr1.is_set(PFR1::BT),
-        random_numbers: isar0.is_set(ISAR0::RNDR),
-        simd: !is_negative(pfr0.read(PFR0::AdvSIMD)) && !is_negative(pfr0.read(PFR0::FP)),
-        sve: pfr0.is_set(PFR0::SVE),
-        sme: pfr1.is_set(PFR1::SME),
-        mte: pfr1.is_set(PFR1::MTE),
-        mpam: pfr0.is_set(PFR0::MPAM) || pfr1.is_set(PFR1::MPAM_frac),
-        activity_monitors: pfr0.is_set(PFR0::AMU),
-        pmu_version: match dfr0.read(DFR0::PMUVer) {
-            // A PMU of the implementer's own.
-            0xf => 0,
-            version => level(version, 0xe),
-        },
-        statistical_profiling: dfr0.is_set(DFR0::PMSVer),
-        trace_buffer: dfr0.is_set(DFR0::TraceBuffer),
-        trace_filter: dfr0.is_set(DFR0::TraceFilt),
-        branch_record: dfr0.is_set(DFR0::BRBE),
-        gic_v4_1: pfr0.read(PFR0::GIC) >= 3,
+        vmid_bits: if id.vmid_bits() >= 2 { 16 } else { 8 },
+        stage2_write_back: id.fwb() != 0,
+        tlbi_level_hint: id.ttl() != 0,
+        tlbi_range: id.tlb() >= 2,
+        bbm_level: id.bbm().min(2),
+        stage2_execute_by_el: id.xnx() != 0,
+        enhanced_traps: id.evt() >= 2,
+        fine_grained_traps: id.fgt().min(2),
+        extended_hcr: id.hcx() != 0,
+        enhanced_counter: id.ecv().min(2),
+        limited_ordering: id.lo() != 0,
+        privileged_access_never: id.pan() != 0,
+        ras: id.ras() != 0,
+        ssbs: id.ssbs() != 0,
+        csv2: id.csv2().min(3),
+        csv3: id.csv3() != 0,
+        branch_history_by_context: id.ecbhb() != 0,
+        clear_branch_history: id.clrbhb() != 0,
+        speculation_barrier: id.sb() != 0,
+        pointer_authentication: (id.apa() | id.api() | id.apa3()) != 0,
+        branch_target_identification: id.bt() != 0,
+        random_numbers: id.rndr() != 0,
+        simd: !is_negative(id.adv_simd()) && !is_negative(id.fp()),
+        sve: id.sve() != 0,
+        sme: id.sme() != 0,
+        mte: id.mte() != 0,
+        mpam: id.has_mpam(),
+        activity_monitors: id.amu() != 0,
+        pmu_version: id.pmu_version(),
+        statistical_profiling: id.spe() != 0,
+        trace_buffer: id.trace_buffer() != 0,
+        trace_filter: id.trace_filter() != 0,
+        branch_record: id.brbe() != 0,
+        gic_v4_1: id.gic() >= 3,
     })
 }
 
 /// Refuses a CPU that is not at EL2, or whose EL2 has only the layout of FEAT_VHE.
 fn refuse_level(identity: &CpuIdentity) -> Result<(), RefusalReason> {
-    let current_el: LocalRegisterCopy<u64, CURRENT_EL::Register> =
-        LocalRegisterCopy::new(identity.current_el);
-    let mmfr4: LocalRegisterCopy<u64, MMFR4::Register> = LocalRegisterCopy::new(identity.id_aa64mmfr4);
-    let hcr: LocalRegisterCopy<u64, HCR::Register> = LocalRegisterCopy::new(identity.hcr_el2);
-    match current_el.read(CURRENT_EL::EL) {
+    match (identity.current_el >> CURRENT_EL_SHIFT & 0b11) as u8 {
         2 => {}
-        other => return Err(RefusalReason::NotEl2(level(other, 3))),
+        other => return Err(RefusalReason::NotEl2(other)),
     }
     // E2H0 is signed: 0b1111 and 0b1110 say that FEAT_E2H0 is not there, which makes HCR_EL2.E2H RES1. CPUs that
     // are older than the field and have no other layout show it in the bit itself.
-    if is_negative(mmfr4.read(MMFR4::E2H0)) || hcr.is_set(HCR::E2H) {
+    if is_negative(identity.id.e2h0()) || identity.hcr_el2 & HCR_E2H != 0 {
         return Err(RefusalReason::E2hRes1);
     }
     Ok(())
 }
 
 /// Refuses a CPU without the 4 KiB granule at both stages.
-fn refuse_granule(mmfr0: LocalRegisterCopy<u64, MMFR0::Register>) -> Result<(), RefusalReason> {
-    let stage1 = !is_negative(mmfr0.read(MMFR0::TGran4));
+fn refuse_granule(id: &IdRegisters) -> Result<(), RefusalReason> {
+    let stage1 = !is_negative(id.tgran4());
     // 0 says "as at stage 1", 1 "no", 2 "yes" and 3 "yes, with 52 bits".
-    let stage2 = match mmfr0.read(MMFR0::TGran4_2) {
+    let stage2 = match id.tgran4_stage2() {
         0 => stage1,
         1 => false,
         _ => true,
@@ -223,7 +188,7 @@ fn refuse_granule(mmfr0: LocalRegisterCopy<u64, MMFR0::Register>) -> Result<(), 
 }
 
 /// PARange's value and bits, cut to the 48 bits that descriptors hold without FEAT_LPA2.
-fn physical_addresses(pa_range: u64) -> (u64, u32) {
+fn physical_addresses(pa_range: u8) -> (u64, u32) {
     match pa_range {
         0 => (0, 32),
         1 => (1, 36),
@@ -234,13 +199,8 @@ fn physical_addresses(pa_range: u64) -> (u64, u32) {
     }
 }
 
-/// A level of a feature, cut to the highest one known here.
-fn level(field: u64, highest: u8) -> u8 {
-    u8::try_from(field).unwrap_or(highest).min(highest)
-}
-
 /// Whether a field of four bits is negative as a signed number.
-fn is_negative(field: u64) -> bool {
+fn is_negative(field: u8) -> bool {
     field & 0b1000 != 0
 }
 

@@ -330,7 +330,9 @@ mod tests {
             isar3: !0,
             mmfr0: !0,
             mmfr1: !0,
+            mmfr2: !0,
             mmfr3: !0,
+            mmfr4: !0,
         };
         let traps = FineGrainedTraps::new(&full).unwrap();
         // The highest positive bits: ERXADDR_EL1 49; DCCVAC 54, COSPRCTX 60, ATS1E1A 62 and PSBCSYNC 63;

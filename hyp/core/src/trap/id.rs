@@ -1,4 +1,4 @@
-//! The ID registers of one CPU, and the fields of them that decide what the host is trapped for.
+//! The ID registers of one CPU, and the fields of them that anything here is decided by.
 //!
 //! The image crate reads the registers; an encoding that the CPU does not define reads as zero (DDI 0487, D23.3,
 //! the ID space is RAZ), so a field here is zero where its feature is absent.
@@ -32,8 +32,12 @@ pub struct IdRegisters {
     pub mmfr0: u64,
     /// ID_AA64MMFR1_EL1.
     pub mmfr1: u64,
+    /// ID_AA64MMFR2_EL1.
+    pub mmfr2: u64,
     /// ID_AA64MMFR3_EL1 (S3_0_C0_C7_3).
     pub mmfr3: u64,
+    /// ID_AA64MMFR4_EL1 (S3_0_C0_C7_4).
+    pub mmfr4: u64,
 }
 
 /// Defines an accessor for one four-bit field.
@@ -67,6 +71,10 @@ fields! {
     ras = pfr0[28];
     /// ID_AA64PFR0_EL1.GIC: a system register interface, if not zero.
     gic = pfr0[24];
+    /// ID_AA64PFR0_EL1.AdvSIMD: signed, negative if there is none.
+    adv_simd = pfr0[20];
+    /// ID_AA64PFR0_EL1.FP: signed, negative if there is none.
+    fp = pfr0[16];
     /// ID_AA64PFR1_EL1.DF2.
     double_fault2 = pfr1[56];
     /// ID_AA64PFR1_EL1.PFAR.
@@ -87,6 +95,8 @@ fields! {
     mte = pfr1[8];
     /// ID_AA64PFR1_EL1.SSBS.
     ssbs = pfr1[4];
+    /// ID_AA64PFR1_EL1.BT: branch target identification.
+    bt = pfr1[0];
     /// ID_AA64PFR2_EL1.FPMR.
     fpmr = pfr2[32];
     /// ID_AA64SMFR0_EL1.SMEver.
@@ -103,16 +113,24 @@ fields! {
     pmu_snapshot = dfr0[16];
     /// ID_AA64DFR0_EL1.PMUVer: 15 is IMPLEMENTATION DEFINED, and none of ours.
     pmu = dfr0[8];
+    /// ID_AA64DFR0_EL1.TraceVer: whether the trace unit has system registers.
+    trace_version = dfr0[4];
     /// ID_AA64DFR1_EL1.EBEP.
     ebep = dfr1[48];
     /// ID_AA64DFR1_EL1.ITE: instrumentation trace.
     instrumentation_trace = dfr1[44];
     /// ID_AA64DFR1_EL1.PMICNTR.
     pmu_instruction_counter = dfr1[36];
+    /// ID_AA64ISAR0_EL1.RNDR: random numbers.
+    rndr = isar0[60];
+    /// ID_AA64ISAR0_EL1.TLB: 1 is the outer shareable TLBIs, 2 adds TLBIs by range.
+    tlb = isar0[56];
     /// ID_AA64ISAR0_EL1.TME.
     tme = isar0[24];
     /// ID_AA64ISAR1_EL1.LS64.
     ls64 = isar1[60];
+    /// ID_AA64ISAR1_EL1.SB: the speculation barrier.
+    sb = isar1[36];
     /// ID_AA64ISAR1_EL1.GPI.
     gpi = isar1[28];
     /// ID_AA64ISAR1_EL1.GPA.
@@ -131,14 +149,36 @@ fields! {
     gpa3 = isar2[8];
     /// ID_AA64ISAR3_EL1.PACM.
     pacm = isar3[12];
+    /// ID_AA64MMFR0_EL1.ECV: 1 is FEAT_ECV, 2 adds CNTPOFF_EL2.
+    ecv = mmfr0[60];
     /// ID_AA64MMFR0_EL1.FGT: 1 is FEAT_FGT, 2 is FEAT_FGT2.
     fgt = mmfr0[56];
+    /// ID_AA64MMFR0_EL1.TGran4_2: the 4 KiB granule at stage 2; 0 is "as at stage 1", 1 "not there".
+    tgran4_stage2 = mmfr0[40];
+    /// ID_AA64MMFR0_EL1.TGran4: the 4 KiB granule; signed, negative if it is not there.
+    tgran4 = mmfr0[28];
+    /// ID_AA64MMFR0_EL1.PARange: the size of physical addresses.
+    pa_range = mmfr0[0];
     /// ID_AA64MMFR1_EL1.ECBHB.
     ecbhb = mmfr1[60];
     /// ID_AA64MMFR1_EL1.HCX.
     hcx = mmfr1[40];
+    /// ID_AA64MMFR1_EL1.XNX: stage 2 tells execution at EL1 from execution at EL0.
+    xnx = mmfr1[28];
     /// ID_AA64MMFR1_EL1.PAN.
     pan = mmfr1[20];
+    /// ID_AA64MMFR1_EL1.LO: LORegions.
+    lo = mmfr1[16];
+    /// ID_AA64MMFR1_EL1.VMIDBits: 2 is VMIDs of 16 bits.
+    vmid_bits = mmfr1[4];
+    /// ID_AA64MMFR2_EL1.EVT: traps of cache maintenance and TLBIs; 2 is all of them.
+    evt = mmfr2[56];
+    /// ID_AA64MMFR2_EL1.BBM: what a change of a block's size needs.
+    bbm = mmfr2[52];
+    /// ID_AA64MMFR2_EL1.TTL: TLBIs take a hint of the level.
+    ttl = mmfr2[48];
+    /// ID_AA64MMFR2_EL1.FWB: stage 2 can force write-back.
+    fwb = mmfr2[40];
     /// ID_AA64MMFR3_EL1.D128.
     d128 = mmfr3[32];
     /// ID_AA64MMFR3_EL1.AIE.
@@ -151,9 +191,31 @@ fields! {
     sctlr2 = mmfr3[4];
     /// ID_AA64MMFR3_EL1.TCRX.
     tcr2 = mmfr3[0];
+    /// ID_AA64MMFR4_EL1.E2H0: signed, negative if HCR_EL2.E2H is RES1.
+    e2h0 = mmfr4[24];
 }
 
 impl IdRegisters {
+    /// Those of a CPU in which every field is zero.
+    pub const NONE: Self = Self {
+        midr: 0,
+        pfr0: 0,
+        pfr1: 0,
+        pfr2: 0,
+        smfr0: 0,
+        dfr0: 0,
+        dfr1: 0,
+        isar0: 0,
+        isar1: 0,
+        isar2: 0,
+        isar3: 0,
+        mmfr0: 0,
+        mmfr1: 0,
+        mmfr2: 0,
+        mmfr3: 0,
+        mmfr4: 0,
+    };
+
     /// Whether the CPU has a PMU of the architecture, and which version; 0 if it has none.
     #[must_use]
     pub const fn pmu_version(&self) -> u8 {

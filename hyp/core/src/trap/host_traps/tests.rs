@@ -1,21 +1,6 @@
 use super::*;
 
-const BARE: IdRegisters = IdRegisters {
-    midr: 0,
-    pfr0: 0,
-    pfr1: 0,
-    pfr2: 0,
-    smfr0: 0,
-    dfr0: 0,
-    dfr1: 0,
-    isar0: 0,
-    isar1: 0,
-    isar2: 0,
-    isar3: 0,
-    mmfr0: 0,
-    mmfr1: 0,
-    mmfr3: 0,
-};
+const BARE: IdRegisters = IdRegisters::NONE;
 
 fn traps(id: IdRegisters) -> HostTraps {
     HostTraps::new(&id, Settings::default())
@@ -71,7 +56,9 @@ fn no_trap_bit_of_hcr_is_set_but_the_named_ones() {
         isar3: u64::MAX,
         mmfr0: u64::MAX,
         mmfr1: u64::MAX,
+        mmfr2: u64::MAX,
         mmfr3: u64::MAX,
+        mmfr4: u64::MAX,
     };
     let traps = HostTraps::new(
         &full,
