@@ -9,15 +9,22 @@
 //! - [`vcpu`]: a vCPU at rest and in power.
 //! - [`context`]: its registers, what a trap says, and the regime in which it runs.
 //! - [`annotation`]: what the invalid descriptors of a guest's table say.
+//! - `create`, [`launch`], `keep`, [`destroy`]: the life of a VM, call by call; [`mod@reset`]: how a vCPU begins.
 
 pub mod annotation;
 pub mod context;
+mod create;
+pub mod destroy;
+mod keep;
+pub mod launch;
+pub mod reset;
 pub mod state;
 pub mod table;
 pub mod vcpu;
 
 pub use annotation::GuestAnnotation;
 pub use context::{GuestRegime, Trap, TrapKind, VcpuContext};
+pub use destroy::Ended;
 pub use state::{Life, MemoryCounts, Vm, VmConfig};
 pub use table::{LockedSlot, LockedVm, VmSlot, Vms};
-pub use vcpu::{Power, Vcpu, VcpuSlot};
+pub use vcpu::{Pending, Power, Start, Vcpu, VcpuSlot};
