@@ -1,0 +1,73 @@
+//! What a guest's synchronous exception means.
+
+use super::exit::Exit;
+use super::run::{Flow, GO_ON, Running, unhandled};
+use crate::hardware::Hardware;
+use crate::trap::Syndrome;
+use crate::trap::inject::Exception;
+use crate::trap::syndrome::{FaultRegisters, exception_class};
+use core::ops::ControlFlow;
+use hyp_abi::guest_call::NOT_SUPPORTED;
+use hyp_abi::run_page::{ExitReason, WaitKind};
+
+/// ESR_EL2.EC of an `HVC` from AArch64.
+const CLASS_HVC64: u8 = 0x16;
+
+impl<H: Hardware> Running<'_, '_, H> {
+    /// Carries out what trapped, or finds that it is for the host.
+    #[inline(always)]
+    pub(super) fn synchronous(&mut self, trap: FaultRegisters) -> Flow {
+        // Calls come most often, and want an answer most quickly.
+        if exception_class(trap.esr) == CLASS_HVC64 {
+            return self.guest_call(trap);
+        }
+        self.other_trap(trap)
+    }
+
+    #[inline(never)]
+    fn other_trap(&mut self, trap: FaultRegisters) -> Flow {
+        match Syndrome::decode(trap) {
+            Syndrome::DataAbort(abort) | Syndrome::InstructionAbort(abort) => self.abort(&abort, trap),
+            Syndrome::SystemRegister(access) => self.system_register(access, trap),
+            Syndrome::Wfx { instruction } => {
+                self.step_past(trap.esr);
+                // WFET and WFIT wait no longer than they say; the host may wake the vCPU whenever it likes.
+                let kind = if instruction & 1 == 0 {
+                    WaitKind::Interrupt
+                } else {
+                    WaitKind::Event
+                };
+                ControlFlow::Break(Exit::new(ExitReason::Wait, kind.into(), 0, 0))
+            }
+            // There is no firmware below a guest.
+            Syndrome::Smc64 { .. } | Syndrome::Smc32 => {
+                self.step_past(trap.esr);
+                self.context().x[0] = NOT_SUPPORTED.cast_unsigned();
+                GO_ON
+            }
+            // What a guest is not given is not there.
+            Syndrome::Unknown
+            | Syndrome::Sve
+            | Syndrome::Sme
+            | Syndrome::PointerAuthentication
+            | Syndrome::Coprocessor { .. }
+            | Syndrome::OtherInstruction { .. }
+            | Syndrome::SystemRegister128(_) => {
+                self.inject(Exception::Undefined);
+                GO_ON
+            }
+            Syndrome::FloatingPoint
+            | Syndrome::IllegalExecution
+            | Syndrome::Hvc32 { .. }
+            | Syndrome::Hvc64 { .. }
+            | Syndrome::Eret
+            | Syndrome::OwnAbort(_)
+            | Syndrome::PcAlignment
+            | Syndrome::SpAlignment
+            | Syndrome::SystemError { .. }
+            | Syndrome::Debug { .. }
+            | Syndrome::Other { .. }
+            | Syndrome::Reserved { .. } => ControlFlow::Break(unhandled(exception_class(trap.esr).into())),
+        }
+    }
+}
