@@ -34,6 +34,9 @@ mod trap;
 mod trng;
 pub mod vcpu;
 
+#[cfg(test)]
+mod tests;
+
 pub use annotation::GuestAnnotation;
 pub use context::{GuestRegime, Trap, TrapKind, VcpuContext};
 pub use destroy::Ended;
