@@ -200,25 +200,15 @@ impl<H: Hardware> Ownership<'_, H> {
             return Err(Status::VcpuExists.into());
         }
         // The page first: a pin that is taken off again leaves the node behind that it took.
-        let page = hw.allocate_page();
-        let pinned = self.pin(run_page);
-        let page = match (page, pinned) {
-            (Some(page), Ok(())) => page,
-            (Some(page), Err(refusal)) => {
-                hw.free_page(page);
-                let own = u64::from(refusal.status == Status::NoMemory);
-                return Err(Refusal {
-                    pages_needed: refusal.pages_needed + own,
-                    ..refusal
-                });
-            }
-            (None, Ok(())) => {
-                // The pin needed no page, so there is nothing to leave behind.
-                self.unpin(run_page)?;
-                return Err(Refusal::no_memory(1));
-            }
-            (None, Err(refusal)) => return Err(refusal),
-        };
+        let page = hw.allocate_page().ok_or(Refusal::no_memory(1))?;
+        if let Err(refusal) = self.pin(run_page) {
+            hw.free_page(page);
+            let own = u64::from(refusal.status == Status::NoMemory);
+            return Err(Refusal {
+                pages_needed: refusal.pages_needed + own,
+                ..refusal
+            });
+        }
         let vcpu = Vcpu {
             context: VcpuContext::default(),
             run_page,
