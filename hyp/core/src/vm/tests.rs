@@ -7,6 +7,7 @@ mod life;
 mod memory;
 mod mmio;
 mod power;
+mod races;
 mod random;
 mod record;
 

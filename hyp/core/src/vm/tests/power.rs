@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::vm::reset::SCTLR_EL1_RESET;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Barrier};
 
 const VERSION: u64 = 0x8400_0000;
 const SUSPEND_64: u64 = 0xc400_0001;
@@ -240,84 +240,5 @@ fn a_vm_that_is_off_never_runs_again() {
         }
         bench.ask(VmCall::Digest { vm, half: 0 });
         bench.destroy(vm);
-    }
-}
-
-#[test]
-fn of_two_vcpus_that_want_a_third_one_turns_it_on() {
-    for _ in 0..20 {
-        let bench = Bench::new();
-        let vm = bench.launched(VmFlags::PROTECTED, 3);
-        bench.plays([hvc([CPU_ON_64, 1, ENTRY, 0])]);
-        bench.runs_to(vm, ExitReason::CpuOn, [1]);
-        let barrier = Arc::new(Barrier::new(2));
-        let successes = Arc::new(AtomicU64::new(0));
-        let pending = Arc::new(AtomicU64::new(0));
-        let threads: Vec<_> = [0, 1]
-            .map(|index| {
-                let (barrier, successes, pending) =
-                    (Arc::clone(&barrier), Arc::clone(&successes), Arc::clone(&pending));
-                bench.vcpu_plays(
-                    index,
-                    [
-                        act(move |context| {
-                            barrier.wait();
-                            context.x[..4].copy_from_slice(&[CPU_ON_64, 2, ENTRY, index.into()]);
-                            context.pc += 4;
-                            synchronous(ESR_HVC)
-                        }),
-                        look(move |context| match context.x[0].cast_signed() {
-                            0 => {
-                                successes.fetch_add(1, Ordering::SeqCst);
-                            }
-                            ON_PENDING => {
-                                pending.fetch_add(1, Ordering::SeqCst);
-                            }
-                            other => panic!("CPU_ON answered {other}"),
-                        }),
-                    ],
-                );
-                std::thread::spawn(
-                    move || {
-                        while bench.run(vm, index.into()).0 == ExitReason::CpuOn {}
-                    },
-                )
-            })
-            .into_iter()
-            .collect();
-        for thread in threads {
-            thread.join().unwrap();
-        }
-        assert_eq!(successes.load(Ordering::SeqCst), 1);
-        assert_eq!(pending.load(Ordering::SeqCst), 1);
-    }
-}
-
-#[test]
-fn two_vcpus_run_at_once_and_one_vcpu_only_once() {
-    let bench = Bench::new();
-    let vm = bench.launched(VmFlags::PROTECTED, 2);
-    bench.plays([hvc([CPU_ON_64, 1, ENTRY, 0])]);
-    bench.runs_to(vm, ExitReason::CpuOn, [1]);
-    let barrier = Arc::new(Barrier::new(2));
-    let threads: Vec<_> = [0_u8, 1]
-        .map(|index| {
-            let barrier = Arc::clone(&barrier);
-            bench.vcpu_plays(
-                index,
-                [look(move |_| {
-                    barrier.wait();
-                    for index in [0, 1] {
-                        bench.refused(VmCall::Run { vm, index }, Status::VcpuRunning);
-                    }
-                    barrier.wait();
-                })],
-            );
-            std::thread::spawn(move || bench.run(vm, index.into()).0)
-        })
-        .into_iter()
-        .collect();
-    for thread in threads {
-        assert_eq!(thread.join().unwrap(), ExitReason::Interrupt);
     }
 }
