@@ -16,6 +16,8 @@
 mod abort;
 mod age;
 mod audit;
+#[cfg(any(test, feature = "doubles"))]
+mod census;
 mod contents;
 mod dismantle;
 mod donate;
@@ -29,6 +31,8 @@ mod reclaim;
 mod relinquish;
 mod share;
 mod table;
+#[cfg(test)]
+mod tests;
 mod transit;
 
 pub use age::Aged;

@@ -1,5 +1,6 @@
 //! Which of the frames that a VM borrows were used since the last look.
 
+use super::range::Went;
 use super::table::RunAt;
 use crate::addr::FRAME_SHIFT;
 use crate::hardware::Hardware;
@@ -27,7 +28,7 @@ impl<H: Hardware> Ownership<'_, H> {
             return Err(Status::EmptyRange.into());
         }
         let mut used = 0;
-        let frames = self.each_run(range, |left| -> Result<u64, Refusal> {
+        let frames = self.each_run(range, |left| -> Result<Went, Refusal> {
             let mut locked = self.vms.lock(&self.hw, vm)?;
             let vm = &mut *locked;
             vm.must_be_protected(false)?;
@@ -41,7 +42,7 @@ impl<H: Hardware> Ownership<'_, H> {
                 });
                 vm.pay(&self.hw, owed);
             }
-            Ok(run.frames)
+            Ok(run.frames.into())
         })?;
         Ok(Aged { frames, used })
     }

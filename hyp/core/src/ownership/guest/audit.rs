@@ -1,5 +1,6 @@
 //! The audit of guests' tables: what they say compared with the ownership map, from either side.
 
+use super::range::Went;
 use super::table::{OWN_MEMORY, RunAt, gfn_address};
 use crate::addr::FrameSpan;
 use crate::hardware::Hardware;
@@ -23,7 +24,7 @@ impl<H: Hardware> Ownership<'_, H> {
             return Err(Status::EmptyRange.into());
         }
         let mut disagreements = 0;
-        let frames = self.each_run(range, |left| -> Result<u64, Refusal> {
+        let frames = self.each_run(range, |left| -> Result<Went, Refusal> {
             let vm = self.vms.lock(&self.hw, vm)?;
             let run = vm.run(&self.hw, vm.pages(left.gfn, left.frames)?);
             if let RunAt::Frames(frame) = run.at {
@@ -31,7 +32,7 @@ impl<H: Hardware> Ownership<'_, H> {
                     .map_or(0, |frames| self.agreeing_frames(&vm, frames, left.gfn));
                 disagreements += run.frames - right;
             }
-            Ok(run.frames)
+            Ok(run.frames.into())
         })?;
         Ok(AuditReport {
             frames,
@@ -40,7 +41,7 @@ impl<H: Hardware> Ownership<'_, H> {
     }
 
     /// How many frames of one region, to which a guest's table leads at numbers from `gfn` on, are the guest's by the map.
-    fn agreeing_frames(&self, vm: &Vm<H>, frames: FrameSpan, gfn: u64) -> u64 {
+    pub(super) fn agreeing_frames(&self, vm: &Vm<H>, frames: FrameSpan, gfn: u64) -> u64 {
         let Some(region) = self.map.lock(&self.hw, frames.start()) else {
             return 0;
         };

@@ -38,7 +38,7 @@ impl<H: Hardware> Ownership<'_, H> {
     }
 
     /// Takes the frames of a piece from the host. Answers whether their contents are kept, too.
-    fn begin_donating(
+    pub(super) fn begin_donating(
         &self,
         vm: u64,
         piece: Piece,
@@ -94,7 +94,7 @@ impl<H: Hardware> Ownership<'_, H> {
 
     /// Deals with the contents of the frames, and gives them to the guest.
     #[inline(always)]
-    fn end_donating(&self, moving: Moving, keep: bool) -> Result<u64, Refusal> {
+    pub(super) fn end_donating(&self, moving: Moving, keep: bool) -> Result<u64, Refusal> {
         let came = self.prepare(&moving, keep);
         let given = Entry::guest(false, moving.slot(), moving.gfn());
         Ok(self.arrive(moving, &came, given, Entry::plain(State::Host))?)

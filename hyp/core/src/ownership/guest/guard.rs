@@ -49,7 +49,7 @@ impl<H: Hardware> Ownership<'_, H> {
             } else if range.frames > 1 {
                 vm.fold(hw, span);
             }
-            Ok(outside)
+            Ok(outside.into())
         }))
     }
 }

@@ -2,7 +2,7 @@
 //! mapping: of a block single pages can be lent without breaking it.
 
 use super::GuestOutcome;
-use super::range::{OwnRun, outcome, told_to_guest};
+use super::range::{OwnRun, Went, outcome, told_to_guest};
 use super::table::gfn_address;
 use crate::addr::{FRAME_SHIFT, Frame};
 use crate::geometry::Geometry;
@@ -21,7 +21,9 @@ impl<H: Hardware> Ownership<'_, H> {
         if range.frames == 1 && self.lend_one(slot, range.gfn).is_some() {
             return GuestOutcome::Done(1);
         }
-        outcome(self.each_run(range, |left| self.lend_run(slot, left, range.frames > 1)))
+        outcome(self.each_run(range, |left| {
+            self.lend_run(slot, left, range.frames > 1).map(Went::from)
+        }))
     }
 
     /// The guest in `slot` ends the sharing of pages with the host (MEM_UNSHARE).
@@ -29,7 +31,9 @@ impl<H: Hardware> Ownership<'_, H> {
         if range.frames == 1 && self.unlend_one(slot, range.gfn).is_some() {
             return GuestOutcome::Done(1);
         }
-        outcome(self.each_run(range, |left| self.unlend_run(slot, left, range.frames > 1)))
+        outcome(self.each_run(range, |left| {
+            self.unlend_run(slot, left, range.frames > 1).map(Went::from)
+        }))
     }
 
     fn lend_run(&self, slot: u8, left: GuestRange, ranged: bool) -> Result<u64, GuestOutcome> {

@@ -105,7 +105,7 @@ impl<H: Hardware> Ownership<'_, H> {
                     vm.fold(hw, span);
                 }
             }
-            Ok(run.frames)
+            Ok(run.frames.into())
         })
     }
 }

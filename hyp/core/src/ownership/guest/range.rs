@@ -29,22 +29,41 @@ pub(super) enum Own<'a, H: Hardware> {
     Hole(u64, GuestAnnotation),
 }
 
+/// What a step of a ranged call did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Went {
+    /// How many pages it finished.
+    pub(super) frames: u64,
+    /// Whether the call goes on: not, if the step came less far than it had set out for.
+    pub(super) on: bool,
+}
+
+impl From<u64> for Went {
+    fn from(frames: u64) -> Self {
+        Self { frames, on: true }
+    }
+}
+
 impl<H: Hardware> Ownership<'_, H> {
     /// Does `step` for what is left of a range, from its first guest frame number, until it has finished all. Stops where
-    /// it refuses, or an interrupt waits.
+    /// it refuses or comes less far than it meant to, or an interrupt waits.
     ///
     /// # Errors
     /// What the first step answers. That of a later one is left to the call that resumes there.
     pub(super) fn each_run<E>(
         &self,
         range: GuestRange,
-        mut step: impl FnMut(GuestRange) -> Result<u64, E>,
+        mut step: impl FnMut(GuestRange) -> Result<Went, E>,
     ) -> Result<u64, E> {
         let mut done = 0;
         while let Some(left) = range.after(done) {
             match step(left) {
-                Ok(0) => break,
-                Ok(finished) => done += finished,
+                Ok(Went { frames, on }) => {
+                    done += frames;
+                    if !on || frames == 0 {
+                        break;
+                    }
+                }
                 Err(error) if done == 0 => return Err(error),
                 Err(_) => break,
             }

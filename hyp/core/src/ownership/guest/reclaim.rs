@@ -1,7 +1,7 @@
 //! The way back from a dying guest: private frames come zeroed, those that it shared as they are.
 
 use super::lend::index_of;
-use super::range::{Own, OwnRun};
+use super::range::{Own, OwnRun, Went};
 use super::table::gfn_address;
 use super::transit::{Departure, Moving, Payer, in_transit, single_piece};
 use crate::hardware::Hardware;
@@ -38,7 +38,7 @@ impl<H: Hardware> Ownership<'_, H> {
         if range.frames == 1
             && let Some(begun) = self.begin_reclaiming_one(vm, range.gfn)
         {
-            return self.end_reclaiming(begun);
+            return Ok(self.end_reclaiming(begun)?.frames);
         }
         self.each_run(range, |left| {
             let begun = self.begin_reclaiming(vm, left, range.frames > 1)?;
@@ -128,13 +128,18 @@ impl<H: Hardware> Ownership<'_, H> {
     }
 
     #[inline(always)]
-    fn end_reclaiming(&self, begun: Begun) -> Result<u64, Refusal> {
+    fn end_reclaiming(&self, begun: Begun) -> Result<Went, Refusal> {
         match begun {
-            Begun::Done(frames) => Ok(frames),
+            Begun::Done(frames) => Ok(frames.into()),
             Begun::Moving(moving) => {
+                let all = moving.frames().frames();
                 let came = self.scrub(moving.frames(), 0);
                 let back = Entry::guest(false, moving.slot(), moving.gfn());
-                Ok(self.arrive(moving, &came, Entry::plain(State::Host), back)?)
+                let frames = self.arrive(moving, &came, Entry::plain(State::Host), back)?;
+                Ok(Went {
+                    frames,
+                    on: frames == all,
+                })
             }
         }
     }

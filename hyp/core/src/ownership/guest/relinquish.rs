@@ -1,7 +1,7 @@
 //! A guest gives pages up: they are scrubbed, and wait for the host to take them.
 
 use super::GuestOutcome;
-use super::range::{OwnRun, outcome, told_to_guest};
+use super::range::{OwnRun, Went, outcome, told_to_guest};
 use super::transit::{Departure, Moving, Payer};
 use crate::hardware::Hardware;
 use crate::map::Entry;
@@ -17,11 +17,15 @@ impl<H: Hardware> Ownership<'_, H> {
     pub fn guest_relinquish(&self, slot: u8, range: GuestRange) -> GuestOutcome {
         outcome(self.each_run(range, |left| {
             let (moving, back) = self.begin_relinquishing(slot, left, range.frames > 1)?;
+            let all = moving.frames().frames();
             let came = self.scrub(moving.frames(), 0);
+            let given_up = self.arrive(moving, &came, Entry::plain(State::Relinquished), back);
             // A page that turns out to be broken is given up all the same.
-            Ok(self
-                .arrive(moving, &came, Entry::plain(State::Relinquished), back)
-                .unwrap_or(1))
+            let frames = given_up.unwrap_or(1);
+            Ok(Went {
+                frames,
+                on: frames == all,
+            })
         }))
     }
 

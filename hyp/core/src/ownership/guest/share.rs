@@ -2,6 +2,7 @@
 
 use super::permissions::Rights;
 use super::pin::one_more;
+use super::range::Went;
 use super::table::{GUEST_LARGEST, RunAt, unmap};
 use crate::addr::FrameSpan;
 use crate::hardware::Hardware;
@@ -89,7 +90,9 @@ impl<H: Hardware> Ownership<'_, H> {
         if range.frames == 0 {
             return Err(Status::EmptyRange.into());
         }
-        self.each_run(range, |left| self.unshare_run(vm, left, range.frames > 1))
+        self.each_run(range, |left| {
+            self.unshare_run(vm, left, range.frames > 1).map(Went::from)
+        })
     }
 
     fn unshare_run(&self, vm: u64, left: GuestRange, ranged: bool) -> Result<u64, Refusal> {

@@ -49,6 +49,18 @@ fn prepare(entry: Entry) -> System {
     system
 }
 
+/// Everything agrees, but that no guest is there to which a frame that was put in a state by hand would belong.
+fn assert_sound_but_for_guests(system: &System, entry: Entry) {
+    let missing = u64::from(entry.state().is_numbered());
+    let found: u64 = system
+        .map()
+        .regions()
+        .map(|region| system.audit(region).unwrap().disagreements)
+        .sum();
+    assert_eq!(found, missing);
+    system.hardware().assert_coherent();
+}
+
 /// The status that a call on the frame must answer, or `None` if it must succeed.
 fn expected(call: HostCall, entry: Entry) -> Option<Status> {
     let state = entry.state();
@@ -132,7 +144,7 @@ fn every_call_on_every_state_answers_what_it_documents() {
                     "{what}: a refusal kept pages"
                 );
             }
-            assert_sound(&system);
+            assert_sound_but_for_guests(&system, entry);
         }
     }
 }
@@ -159,7 +171,7 @@ fn a_range_with_one_bad_frame_is_refused_whole() {
             );
             assert_eq!(picture(&system), before);
         }
-        assert_sound(&system);
+        assert_sound_but_for_guests(&system, entry);
     }
 }
 
@@ -228,7 +240,10 @@ fn arguments_that_name_nothing_are_refused() {
         assert_eq!(refused(HostCall::TraceDetach { cpu }), Status::InvalidParameter);
     }
     assert_eq!(
-        refused(HostCall::Counter { cpu: 0, counter: 16 }),
+        refused(HostCall::Counter {
+            cpu: 0,
+            counter: hyp_abi::Counter::COUNT as u64
+        }),
         Status::InvalidParameter
     );
     assert_eq!(
