@@ -22,6 +22,8 @@ instructions! {
     dsb_ishst = "dsb ishst";
     /// Everything before it is complete for the inner shareable domain.
     dsb_ish = "dsb ish";
+    /// Everything before it is complete for this CPU.
+    dsb_nsh = "dsb nsh";
     /// What was changed about the context counts for the instructions that follow.
     isb = "isb";
 }

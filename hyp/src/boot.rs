@@ -28,6 +28,7 @@ use crate::machine::{self, Facts};
 use crate::mmu::{EarlyMemory, EarlyTables};
 use crate::percpu::{self, PerCpu};
 use crate::secondary::StartArguments;
+use crate::world::{World, simd};
 use crate::{cache, cpu, layout, mmu, pool, private_area, refuse, registers, smc, vectors};
 use core::ptr;
 use core::slice;
@@ -91,6 +92,8 @@ fn prepare(tree: PhysAddr, image: u64, tables: &mut EarlyTables) -> Result<Start
     open_console(tree_bytes, tables);
     let features = judge_cpu(&cpu::identity())?;
     cpu::set_features(features);
+    let vector_bytes = simd::longest(&features);
+    simd::set_longest(vector_bytes);
     cpu::note_errata();
     let machine = describe(tree_bytes)?;
     let image = PhysRange::from_bounds(image, layout::image_end()).ok_or(RefusalReason::PlanOverflow)?;
@@ -98,7 +101,7 @@ fn prepare(tree: PhysAddr, image: u64, tables: &mut EarlyTables) -> Result<Start
         PhysRange::new(tree.value(), tree_bytes.len() as u64).ok_or(RefusalReason::PlanOverflow)?;
     let redistributors = devices::redistributors(&machine, tables)?;
     let wanted = Wanted {
-        per_cpu_size: percpu::AREA_SIZE,
+        per_cpu_size: percpu::area_size(vector_bytes),
         hyp_tables: tables::pages_needed(machine.cpus.len(), redistributors.len()),
         min_pool: MIN_POOL,
     };
@@ -213,6 +216,9 @@ fn set_up_cpus(machine: &MachineDescription<'_>, plan: &BootPlan, features: &Cpu
         // SAFETY: the plan keeps this page of EL2's memory for the data of this CPU, which does not run yet, and
         // the reservation is mapped.
         unsafe { data.write(PerCpu::new(index, affinity.mpidr(), start)) };
+        let world: *mut World = ptr::with_exposed_provenance_mut((address.value() + World::OFFSET) as usize);
+        // SAFETY: as above: the page behind the data is the CPU's too.
+        unsafe { world.write(World::new()) };
         // SAFETY: it is mapped. The CPU reads what it starts with while its caches are off.
         unsafe { cache::clean(address, FRAME_SIZE) };
     }
@@ -237,7 +243,7 @@ pub(crate) extern "C" fn finish(entry: u64, tree: u64) -> ! {
     unsafe { pool::add(boot) };
     #[cfg(feature = "canary")]
     crate::canary::plant();
-    registers::prepare_for_host(this);
+    registers::prepare_for_host(this, *cpu::features());
     report::entering_host(entry, tree);
     console::close();
     vectors::enter_host(entry, tree, private_area::stack_top(this.index))

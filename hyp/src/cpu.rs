@@ -16,6 +16,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use hyp_core::addr::Ipa;
 use hyp_core::errata::{Errata, Midr};
 use hyp_core::machine::{CpuFeatures, CpuIdentity};
+use hyp_core::trap::guest_traps::GuestSettings;
 use hyp_core::trap::host_traps::Settings;
 use hyp_core::trap::id::IdRegisters;
 use hyp_core::trap::inject::PstateFeatures;
@@ -194,6 +195,31 @@ pub(crate) fn trap_settings() -> Settings {
     }
 }
 
+/// What the traps of guests depend on beside the ID registers.
+pub(crate) fn guest_trap_settings() -> GuestSettings {
+    let host = trap_settings();
+    GuestSettings {
+        force_write_back: false,
+        pointer_authentication: features().pointer_authentication,
+        pmcr: host.pmcr,
+        mpamidr: host.mpamidr,
+    }
+}
+
+/// 64 random bits of the CPU's own (FEAT_RNG), or `None` if it has none now, or never.
+pub(crate) fn random() -> Option<u64> {
+    if !features().random_numbers {
+        return None;
+    }
+    let (value, failed): (u64, u64);
+    // SAFETY: RNDR, by number, which the CPU has. It sets NZCV to 0b0100 if there is nothing (Arm ARM DDI 0487,
+    // D24.2.144).
+    unsafe {
+        asm!("mrs {}, S3_3_C2_C4_0", "cset {}, eq", out(reg) value, out(reg) failed, options(nomem, nostack))
+    };
+    (failed == 0).then_some(value)
+}
+
 /// The name of this CPU's model, as far as it is known.
 pub(crate) fn model_name() -> &'static str {
     let midr = MIDR_EL1.get();
@@ -215,13 +241,15 @@ pub(crate) fn can_follow(features: &CpuFeatures) -> bool {
     features.pa_bits >= first.pa_bits
         && features.tlbi_range >= first.tlbi_range
         && features.tlbi_level_hint >= first.tlbi_level_hint
+        && features.random_numbers >= first.random_numbers
 }
 
-/// Where stage 1 of the host takes the virtual address `far`. `None` if nowhere, as far as EL2 can tell.
+/// Where stage 1 of the host, or of the guest that is loaded, takes the virtual address `far`. `None` if nowhere, as far
+/// as EL2 can tell.
 ///
 /// EL1 is asked first: it may read whatever EL0 may, but for what FEAT_S1PIE lets EL0 alone read; and EL0 need not be
-/// allowed to read what it may execute. AT writes PAR_EL1, which is the host's, so it is put back: the host may be in
-/// the middle of its own AT.
+/// allowed to read what it may execute. AT writes PAR_EL1, which is theirs, so it is put back: they may be in the middle
+/// of their own AT.
 pub(crate) fn translate_as_el1(far: u64) -> Option<Ipa> {
     let saved = PAR_EL1.get();
     let found = translate!("s1e1r", far).or_else(|_| translate!("s1e0r", far));

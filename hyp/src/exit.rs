@@ -20,7 +20,7 @@ use hyp_core::hypercall::{answer_in_full, answer_shortly};
 use hyp_core::ownership::{AbortVerdict, HostAccess};
 use hyp_core::trap::access::Resume;
 use hyp_core::trap::host_traps::HostTraps;
-use hyp_core::trap::inject::{Exception, Source, enter_el1};
+use hyp_core::trap::inject::{Entry, Exception, Source, enter_el1};
 use hyp_core::trap::syndrome::{FaultRegisters, SystemAccess};
 use hyp_core::trap::sysreg::{Answer, answer};
 use hyp_core::trap::{Abort, FaultAddress, FaultKind, Syndrome};
@@ -251,13 +251,18 @@ fn source() -> Source {
 fn inject(this: &PerCpu, exception: Exception) {
     let pstate = this.pstate.call_once(cpu::pstate_features);
     let entry = enter_el1(&source(), *pstate, exception);
+    write_exception(&entry);
+    ELR_EL2.set(entry.pc);
+    SPSR_EL2.set(entry.pstate);
+    isb();
+}
+
+/// Writes what an exception leaves in EL1's registers.
+pub(crate) fn write_exception(entry: &Entry) {
     ELR_EL1.set(entry.elr_el1);
     SPSR_EL1.set(entry.spsr_el1);
     ESR_EL1.set(entry.esr_el1);
     if let Some(far) = entry.far_el1 {
         FAR_EL1.set(far);
     }
-    ELR_EL2.set(entry.pc);
-    SPSR_EL2.set(entry.pstate);
-    isb();
 }

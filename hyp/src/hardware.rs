@@ -2,18 +2,24 @@
 
 #![expect(unsafe_code, reason = "turns the frames of tables into references")]
 
+use crate::home::Home;
 use crate::percpu::PerCpu;
-use crate::{barrier, cache, cpu, machine, pool, tlb, window};
+use crate::{barrier, cache, copy, cpu, exit, machine, pool, tlb, window, world};
+use aarch64_cpu::registers::{SCTLR_EL1, VBAR_EL1};
+use core::fmt::Debug;
 use core::ptr;
 use core::slice;
 use hyp_abi::trace::TraceEvent;
 use hyp_abi::{Counter, Features};
 use hyp_core::Hardware;
-use hyp_core::addr::{FRAME_SIZE, Frame, FrameSpan};
+use hyp_core::addr::{FRAME_SIZE, Frame, FrameSpan, Ipa};
 use hyp_core::geometry::{Arm4K, Geometry};
-use hyp_core::hardware::{Event, Extent, ExternalAbort, Regime, TablePage};
+use hyp_core::hardware::{Event, Extent, ExternalAbort, Regime, StreamingMode, TablePage};
 use hyp_core::sync::AtomicU64;
 use hyp_core::trap::id::IdRegisters;
+use hyp_core::trap::inject::{Entry, Source};
+use hyp_core::vm::{GuestRegime, Trap, VcpuContext};
+use tock_registers::interfaces::Readable;
 
 /// This machine.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +27,15 @@ pub(crate) struct Machine;
 
 impl Hardware for Machine {
     type Geometry = Arm4K;
+    type Home<T: Debug + Send> = Home<T>;
+
+    fn settle<T: Debug + Send>(&self, page: TablePage, value: T) -> Home<T> {
+        Home::settle(page, value)
+    }
+
+    fn vacate<T: Debug + Send>(&self, home: Home<T>) -> TablePage {
+        home.vacate()
+    }
 
     #[inline]
     fn table(&self, page: TablePage) -> &[AtomicU64] {
@@ -40,6 +55,18 @@ impl Hardware for Machine {
 
     fn free_page(&self, page: TablePage) {
         pool::free(page);
+    }
+
+    fn take_root(&self, pages: u64) -> Option<TablePage> {
+        let root = pool::allocate_block(pages);
+        if root.is_some() {
+            self.count(Counter::PoolAllocations, pages);
+        }
+        root
+    }
+
+    fn give_root(&self, root: TablePage, pages: u64) {
+        pool::free_block(root, pages);
     }
 
     fn pool_add(&self, frames: FrameSpan) {
@@ -97,6 +124,64 @@ impl Hardware for Machine {
         });
     }
 
+    fn read_frame(&self, frame: Frame, sink: &mut dyn FnMut(&[u8])) -> Result<(), ExternalAbort> {
+        let read = window::with(FrameSpan::single(frame), |start, end| {
+            // SAFETY: the window maps it.
+            unsafe { copy::read(start, end, sink) }
+        });
+        read.map_err(|_| ExternalAbort { frame })
+    }
+
+    fn invalidate_code(&self) {
+        tlb::invalidate_code();
+    }
+
+    #[inline]
+    fn shared_load(&self, frame: Frame, word: usize) -> u64 {
+        copy::shared_load(frame, word)
+    }
+
+    #[inline]
+    fn shared_store(&self, frame: Frame, word: usize, value: u64) {
+        copy::shared_store(frame, word, value);
+    }
+
+    fn load_guest(&self, guest: &GuestRegime, vcpu: &mut VcpuContext) -> Result<(), StreamingMode> {
+        world::load(guest, vcpu)
+    }
+
+    #[inline]
+    fn run_guest(&self, vcpu: &mut VcpuContext) -> Trap {
+        world::run(vcpu)
+    }
+
+    fn put_guest(&self, _guest: &GuestRegime, vcpu: &mut VcpuContext) {
+        world::put(vcpu);
+    }
+
+    fn translate_guest(&self, far: u64) -> Option<Ipa> {
+        cpu::translate_as_el1(far)
+    }
+
+    fn enter_guest_exception(&self, entry: &Entry) {
+        exit::write_exception(entry);
+    }
+
+    fn guest_exception_source(&self, vcpu: &VcpuContext) -> Source {
+        Source {
+            spsr: vcpu.pstate,
+            elr: vcpu.pc,
+            sctlr_el1: SCTLR_EL1.get(),
+            vbar_el1: VBAR_EL1.get(),
+            // Guarded control stacks are closed to guests.
+            gcscr_el1: 0,
+        }
+    }
+
+    fn entropy(&self) -> Option<u64> {
+        cpu::random()
+    }
+
     fn interrupt_pending(&self) -> bool {
         // ISR_EL1 shows what waits for this CPU, masked or not: A (bit 8), I (7), F (6).
         cpu::pending_interrupts() != 0
@@ -147,7 +232,8 @@ impl Hardware for Machine {
     }
 
     fn features(&self) -> Features {
-        let mut features = Features::TRACE;
+        let mut features = Features::TRACE | Features::VMS;
+        features.set(Features::ENTROPY, cpu::features().random_numbers);
         features.set(Features::RANGE_TLBI, cpu::features().tlbi_range);
         features
     }

@@ -3,6 +3,7 @@
 //! - [`entry`], [`boot`], [`secondary`], [`refuse`]: how the CPUs come in.
 //! - [`layout`], [`mmu`], [`private_area`], [`window`], [`pool`], [`machine`]: EL2's own memory.
 //! - [`vectors`], [`exit`], [`smc`], [`device`]: the host's exits and their answers.
+//! - [`world`], [`home`], [`copy`]: guests.
 //! - [`registers`], [`hardening`], [`cpu`]: what the CPU is, and how it is set up for the host.
 //! - [`tlb`], [`vttbr`], [`cache`], [`barrier`]: the doors; nobody else issues these instructions.
 //! - [`hardware`]: all of it as hyp-core sees it.
@@ -17,6 +18,7 @@ mod cache;
 #[cfg(feature = "canary")]
 mod canary;
 mod console;
+mod copy;
 mod cpu;
 mod device;
 mod entry;
@@ -24,6 +26,7 @@ mod exit;
 mod fixup;
 mod hardening;
 mod hardware;
+mod home;
 mod layout;
 mod machine;
 mod mmu;
@@ -42,3 +45,4 @@ mod trace;
 mod vectors;
 mod vttbr;
 mod window;
+mod world;

@@ -1,12 +1,12 @@
 //! The end: EL2 found that it is wrong.
 //!
-//! The CPU that panics takes the host's table away: it zeroes the entries of its root and tells all TLBs to forget, so
-//! that every other CPU faults into EL2 at its next step, and waits there. Then it tells what it knows, and
+//! The CPU that panics takes the tables of the host and of every guest that runs away: it zeroes the entries of their
+//! roots and tells all TLBs to forget, so that every other CPU faults into EL2 at its next step, and waits there. Then it tells what it knows, and
 //! has the firmware reset the machine.
 
 #![expect(
     unsafe_code,
-    reason = "takes the host's table and the UART away, and walks the stack"
+    reason = "takes the tables and the UART away, and walks the stack"
 )]
 
 use crate::console::Port;
@@ -21,6 +21,7 @@ use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering};
+use hyp_core::addr::FRAME_SIZE;
 use hyp_core::machine::Affinity;
 use hyp_core::trap::syndrome::exception_class;
 use smccc::{Smc, psci};
@@ -38,7 +39,7 @@ const EC_OWN_DATA_ABORT: u8 = 0x25;
 /// Waits for ever if another CPU panics: that is why this one is here.
 #[inline]
 pub(crate) fn park_if_panicking() {
-    if PANICKING.load(Ordering::Relaxed) != 0 {
+    if PANICKING.load(Ordering::SeqCst) != 0 {
         refuse::halt();
     }
 }
@@ -107,19 +108,29 @@ fn reset() -> ! {
     refuse::halt()
 }
 
-/// Takes the host's memory away from every CPU.
+/// Takes its memory away from every CPU, whether the host or a guest runs there.
 fn stop_the_others() {
     let Some(facts) = machine::facts() else { return };
-    let root: *mut u64 = ptr::with_exposed_provenance_mut(facts.host_root.start().address().value() as usize);
     // Twice: a CPU that was about to link a table when the panic began may have written its entry after the first.
     for _ in 0..2 {
-        for index in 0..(facts.host_root.bytes() / 8) as usize {
-            let entry = root.wrapping_add(index);
-            // SAFETY: the root of the host's table is EL2's and mapped; its entries are only ever reached as whole
-            // words, and a walk that sees this one faults.
-            unsafe { entry.write_volatile(0) };
+        empty(facts.host_root.start().address().value(), facts.host_root.bytes());
+        for data in (0..machine::cpus()).filter_map(machine::per_cpu) {
+            // A CPU that loads a guest says so first, and then looks whether one panics.
+            let root = data.guest_root.load(Ordering::SeqCst);
+            empty(root & !(FRAME_SIZE - 1), root % FRAME_SIZE * FRAME_SIZE);
         }
         tlb::invalidate_everything_below();
+    }
+}
+
+/// Zeroes the root of a stage-2 table, of `bytes` bytes.
+fn empty(root: u64, bytes: u64) {
+    let root: *mut u64 = ptr::with_exposed_provenance_mut(root as usize);
+    for index in 0..(bytes / 8) as usize {
+        let entry = root.wrapping_add(index);
+        // SAFETY: the roots of the host's table and of a loaded guest's are EL2's and mapped; their entries are only ever
+        // reached as whole words, and a walk that sees this one faults.
+        unsafe { entry.write_volatile(0) };
     }
 }
 

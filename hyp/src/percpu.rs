@@ -1,7 +1,8 @@
 //! What belongs to one CPU: its counters, its trace ring, how it starts, its emergency stack.
 //!
-//! Each CPU has an area of three pages in EL2's memory: two of stack, which are mapped only between guard pages
-//! (see [`crate::private_area`]), and one of this data, at its physical address. TPIDR_EL2 holds that address.
+//! Each CPU has an area of pages in EL2's memory: two of stack, which are mapped only between guard pages (see
+//! [`crate::private_area`]), one of this data, at its physical address, one of its [`crate::world`], and with SVE some
+//! for the host's vectors. TPIDR_EL2 holds the address of the data.
 //! Fields that other CPUs read, or write, are atomics. A counter is only ever written by its own CPU, so it takes
 //! a load and a store, not an exclusive access.
 
@@ -9,6 +10,7 @@
 
 use crate::secondary::StartArguments;
 use crate::trace::Ring;
+use crate::world::{World, simd};
 use core::arch::asm;
 use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -20,8 +22,11 @@ use spin::Once;
 /// Bytes of a CPU's stack.
 pub(crate) const STACK_SIZE: u64 = 2 * FRAME_SIZE;
 
-/// Bytes of the area of one CPU: its stack, then its data.
-pub(crate) const AREA_SIZE: u64 = STACK_SIZE + FRAME_SIZE;
+/// Bytes of the area of one CPU whose vectors have at most so many bytes: its stack, its data, its world, and room for
+/// the vectors.
+pub(crate) fn area_size(vector_bytes: u64) -> u64 {
+    STACK_SIZE + World::OFFSET + size_of::<World>() as u64 + simd::room(vector_bytes)
+}
 
 /// Bytes of the stack on which a CPU reports that its own has run over.
 pub(crate) const EMERGENCY_STACK_SIZE: usize = 3584;
@@ -49,6 +54,8 @@ pub(crate) struct PerCpu {
     pub(crate) ring: Ring,
     /// The last-level entries of its window, by address: 16 of them.
     pub(crate) window: AtomicU64,
+    /// The root of the guest that it has loaded, with the number of its pages in the lower bits; or zero.
+    pub(crate) guest_root: AtomicU64,
     /// Which PSTATE fields it has: known when it first gets an exception from EL2.
     pub(crate) pstate: Once<PstateFeatures>,
     emergency_stack: EmergencyStack,
@@ -78,6 +85,7 @@ impl PerCpu {
             tallies: [const { AtomicU64::new(0) }; STATES],
             ring: Ring::default(),
             window: AtomicU64::new(0),
+            guest_root: AtomicU64::new(0),
             pstate: Once::new(),
             emergency_stack: EmergencyStack([0; EMERGENCY_STACK_SIZE]),
         }

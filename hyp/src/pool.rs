@@ -88,37 +88,49 @@ pub(crate) unsafe fn add(frames: FrameSpan) {
 
 /// A zeroed page, or `None` if there is none.
 pub(crate) fn allocate() -> Option<TablePage> {
+    allocate_block(1)
+}
+
+/// `frames` zeroed pages side by side, a power of two up to [`MAX_TAKEN`], aligned to their whole size; `None` if there
+/// are none. Named by the first.
+pub(crate) fn allocate_block(frames: u64) -> Option<TablePage> {
     let mut pool = POOL.lock();
-    let page = pool
+    let block = pool
         .boot
-        .alloc(layout(1))
-        .or_else(|()| pool.donated.alloc(layout(1)))
+        .alloc(layout(frames))
+        .or_else(|()| pool.donated.alloc(layout(frames)))
         .ok()?;
-    pool.free -= 1;
+    pool.free -= frames;
     drop(pool);
-    let frame = frame_of(page);
+    let frame = frame_of(block);
     let start = frame.address().value();
-    // SAFETY: the page came from the pool, so it is mapped and nobody else has it.
-    unsafe { cache::zero(start, start + FRAME_SIZE) }.expect("EL2's own memory answered with an abort");
+    // SAFETY: the pages came from the pool, so they are mapped and nobody else has them.
+    unsafe { cache::zero(start, start + frames * FRAME_SIZE) }
+        .expect("EL2's own memory answered with an abort");
     Some(TablePage::new(frame))
 }
 
 /// Takes a page back.
 pub(crate) fn free(page: TablePage) {
+    free_block(page, 1);
+}
+
+/// Takes back what [`allocate_block`] gave.
+pub(crate) fn free_block(page: TablePage, frames: u64) {
     let address: *mut u8 = ptr::with_exposed_provenance_mut(page.frame().address().value() as usize);
     let Some(address) = NonNull::new(address) else {
         return;
     };
     let mut pool = POOL.lock();
-    pool.free += 1;
+    pool.free += frames;
     let heap = if pool.is_of_boot(page.frame()) {
         &mut pool.boot
     } else {
         &mut pool.donated
     };
-    // SAFETY: a `TablePage` in no table came from `allocate`, with this layout, out of the heap that its address
+    // SAFETY: a `TablePage` in no table came from `allocate_block`, with this layout, out of the heap that its address
     // belongs to.
-    unsafe { heap.dealloc(address, layout(1)) };
+    unsafe { heap.dealloc(address, layout(frames)) };
 }
 
 /// Takes at most `limit` donated frames out of the pool for good, in one naturally aligned block.

@@ -1,5 +1,5 @@
-//! EL2's control registers while the host runs: the values are hyp-core's ([`hyp_core::trap::host_traps`]), the
-//! writing is here.
+//! EL2's control registers while the host and while a guest runs: the values are hyp-core's
+//! ([`hyp_core::trap::host_traps`], [`hyp_core::trap::guest_traps`]), the writing is here.
 //!
 //! Encodings stand where the register crate, or the assembler, does not know a name; each is written only where
 //! the CPU has it. All layouts are those of E2H = 0.
@@ -8,10 +8,12 @@
 
 use crate::barrier::isb;
 use crate::percpu::PerCpu;
-use crate::{cpu, hardening, machine, tlb, vectors, vttbr};
+use crate::vectors::Vectors;
+use crate::{cpu, hardening, machine, tlb, vttbr, world};
 use core::arch::asm;
 use hyp_core::machine::{CpuFeatures, InputSize};
 use hyp_core::trap::fine_grained::FineGrainedTraps;
+use hyp_core::trap::guest_traps::GuestTraps;
 use hyp_core::trap::host_traps::HostTraps;
 use hyp_core::trap::stage2;
 
@@ -42,14 +44,18 @@ pub(crate) fn vtcr(size: InputSize, features: &CpuFeatures) -> u64 {
     stage2::vtcr(size.bits(), size.start_level(), features.pa_range)
 }
 
-/// Makes this CPU ready for the host: its vectors, its traps, the host's stage 2. What is left is the entry itself.
-pub(crate) fn prepare_for_host(this: &PerCpu) {
-    vectors::install(this, hardening::choose());
+/// Makes this CPU, which has `features`, ready for the host: its vectors, its traps, the host's stage 2. What is left is
+/// the entry itself.
+pub(crate) fn prepare_for_host(this: &PerCpu, features: CpuFeatures) {
+    let vectors = Vectors::of(this, hardening::choose());
+    vectors.use_for_host();
+    isb();
     let traps = HostTraps::new(&cpu::id_registers(), cpu::trap_settings());
     write_traps(&traps);
     if let Some(facts) = machine::facts() {
         write_register!("vtcr_el2", facts.vtcr);
         vttbr::load_host(facts.host_root.start().address().value());
+        world::prepare(features, vectors, traps, facts);
     }
     isb();
     tlb::forget_this_cpu();
@@ -74,6 +80,52 @@ fn reset_el1_controls() {
         "S3_0_C2_C5_0" = zero_where(id.gcs());
         "S3_0_C2_C5_2" = zero_where(id.gcs());
     }
+}
+
+/// Writes CPTR_EL2.
+#[inline]
+pub(crate) fn write_cptr(value: u64) {
+    write_register!("cptr_el2", value);
+}
+
+/// Defines the writing of those registers that are not the same for host and guest. The stage 2 that goes with them is
+/// loaded next ([`vttbr`]), with the ISB that they need.
+macro_rules! differing {
+    ($($(#[$doc:meta])* $name:ident: $traps:ty;)*) => {
+        $(
+            $(#[$doc])*
+            #[inline]
+            pub(crate) fn $name(traps: &$traps, vtcr: u64) {
+                write_register!("vtcr_el2", vtcr);
+                write_register!("hcr_el2", traps.hcr_el2);
+                write_register!("cptr_el2", traps.cptr_el2);
+                write_register!("mdcr_el2", traps.mdcr_el2);
+                write_register!("cnthctl_el2", traps.cnthctl_el2);
+                write_if_there! {
+                    // ICC_SRE_EL2, HCRX_EL2.
+                    "S3_4_C12_C9_5" = traps.icc_sre_el2;
+                    "S3_4_C1_C2_2" = traps.hcrx_el2;
+                    // PMSCR_EL2, TRFCR_EL2, BRBCR_EL2.
+                    "S3_4_C9_C9_0" = traps.pmscr_el2;
+                    "S3_4_C1_C2_1" = traps.trfcr_el2;
+                    "S2_4_C9_C0_0" = traps.brbcr_el2;
+                    // MPAM2_EL2, MPAMHCR_EL2.
+                    "S3_4_C10_C5_0" = traps.mpam2_el2;
+                    "S3_4_C10_C4_0" = traps.mpamhcr_el2;
+                }
+                if let Some(fine) = &traps.fine_grained {
+                    write_fine_grained(fine);
+                }
+            }
+        )*
+    };
+}
+
+differing! {
+    /// Writes EL2's control registers for a guest.
+    load_guest: GuestTraps;
+    /// Writes EL2's control registers for the host, where they differ for a guest.
+    load_host: HostTraps;
 }
 
 fn write_traps(traps: &HostTraps) {

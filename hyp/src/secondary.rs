@@ -6,6 +6,7 @@
 
 use crate::percpu::PerCpu;
 use crate::smc::{self, Smc};
+use crate::world::simd;
 use crate::{cpu, private_area, refuse, registers, vectors};
 use hyp_core::machine::judge_cpu;
 use hyp_core::psci::{Firmware, FunctionId};
@@ -35,10 +36,14 @@ pub(crate) extern "C" fn secondary_main() -> ! {
     let this = PerCpu::this();
     cpu::note_errata();
     // What is broadcast or shared is done in the first CPU's way, so the others must be able to follow.
-    let is_fit = judge_cpu(&cpu::identity()).is_ok_and(|features| cpu::can_follow(&features));
-    registers::prepare_for_host(this);
+    let features = judge_cpu(&cpu::identity())
+        .ok()
+        .filter(|features| cpu::can_follow(features) && simd::has_room(simd::longest(features)));
+    if let Some(features) = features {
+        registers::prepare_for_host(this, features);
+    }
     match smc::relay().arrive(this.index) {
-        Some(arrival) if is_fit => {
+        Some(arrival) if features.is_some() => {
             let start = arrival.start;
             vectors::enter_host(start.entry, start.context, private_area::stack_top(this.index))
         }

@@ -6,7 +6,7 @@
 
 #![expect(unsafe_code, reason = "TLB invalidations are instructions")]
 
-use crate::barrier::{dsb_ish, dsb_ishst, isb};
+use crate::barrier::{dsb_ish, dsb_ishst, dsb_nsh, isb};
 use crate::cpu;
 use crate::percpu::PerCpu;
 use crate::vttbr;
@@ -49,6 +49,7 @@ tlbi!(ripas2e1is, "sys #4, c8, c0, #2, {}");
 tlbi!(ripas2le1is, "sys #4, c8, c0, #6, {}");
 tlbi!(rvae2is, "sys #4, c8, c2, #1, {}");
 tlbi!(rvale2is, "sys #4, c8, c2, #5, {}");
+tlbi!(vmalle1, "tlbi vmalle1", alone);
 tlbi!(vmalle1is, "tlbi vmalle1is", alone);
 tlbi!(vmalls12e1is, "tlbi vmalls12e1is", alone);
 tlbi!(alle2is, "tlbi alle2is", alone);
@@ -67,8 +68,9 @@ pub(crate) fn invalidate(regime: Regime, extent: Extent) {
             Extent::All => counted(alle2is),
             Extent::Range { start, pages, level } => hyp_range(start.value(), pages, level),
         },
-        Regime::Host => stage2(extent),
-        Regime::Guest(vmid) => vttbr::with_guest(vmid, || stage2(extent)),
+        // While a guest is loaded, the host's is another VMID too.
+        Regime::Host => vttbr::with_vmid(0, || stage2(extent)),
+        Regime::Guest(vmid) => vttbr::with_vmid(vmid, || stage2(extent)),
     }
     isb();
 }
@@ -190,6 +192,29 @@ fn count(amount: u64) {
 pub(crate) fn invalidate_everything_below() {
     dsb_ishst();
     alle1is();
+    dsb_ish();
+    isb();
+}
+
+/// Removes what this CPU holds of the guest that is loaded: translations, and instructions by virtual address. Another
+/// vCPU of it has other tables, and not everything in a TLB is tagged with an ASID.
+pub(crate) fn forget_loaded_guest() {
+    let rounds = if cpu::repeats_tlbi() { 2 } else { 1 };
+    for _ in 0..rounds {
+        vmalle1();
+        dsb_nsh();
+        count(1);
+    }
+    // SAFETY: instructions are found anew in memory.
+    unsafe { asm!("ic iallu", options(nostack, preserves_flags)) };
+    dsb_nsh();
+    isb();
+}
+
+/// Removes what the instruction caches of all CPUs hold.
+pub(crate) fn invalidate_code() {
+    // SAFETY: as above.
+    unsafe { asm!("ic ialluis", options(nostack, preserves_flags)) };
     dsb_ish();
     isb();
 }

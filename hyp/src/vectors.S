@@ -6,7 +6,8 @@
 // never touched at EL2.
 //
 // There is one set of vectors for each way to keep what the host trained from steering EL2 (crate::hardening);
-// they differ in what the entries from a lower level begin with.
+// they differ in what the entries from a lower level begin with. Each has a twin for as long as a guest is loaded: a
+// guest's exits go back to where EL2 entered it, with its registers in its context.
 
     .section .text.vectors, "ax"
 
@@ -129,7 +130,17 @@
     b       \target
 .endm
 
-.macro vectors_set name, guard
+// A guest's exit. SP is where `vectors_enter_guest` left it.
+.macro vectors_from_guest guard, kind
+    .balign 0x80
+    vectors_guard_\guard
+    stp     x0, x1, [sp, #{GUEST_SCRATCH}]
+    mov     x1, #\kind
+    b       vectors_guest_exit
+.endm
+
+// The entries for exceptions at EL2, with which each set begins.
+.macro vectors_set_begin name
     .balign 0x800
     .global \name
 \name:
@@ -143,23 +154,38 @@
     vectors_from_hyp {KIND_IRQ}
     vectors_from_hyp {KIND_FIQ}
     vectors_from_hyp {KIND_SERROR}
-    // From the host; EL1 is AArch64.
-    vectors_from_host \guard, vectors_host_sync
-    vectors_from_host \guard, vectors_host_unexpected
-    vectors_from_host \guard, vectors_host_unexpected
-    vectors_from_host \guard, vectors_host_unexpected
-    // From an AArch32 EL1: HCR_EL2.RW is 1, so never.
+.endm
+
+// The entries from an AArch32 EL1, with which each set ends: HCR_EL2.RW is 1, so never.
+.macro vectors_set_end
     vectors_from_host none, vectors_host_unexpected
     vectors_from_host none, vectors_host_unexpected
     vectors_from_host none, vectors_host_unexpected
     vectors_from_host none, vectors_host_unexpected
 .endm
 
-vectors_set vectors_plain, none
-vectors_set vectors_loop, loop
-vectors_set vectors_clear, clear
-vectors_set vectors_firmware_1, firmware_1
-vectors_set vectors_firmware_3, firmware_3
+.macro vectors_set guard
+    vectors_set_begin vectors_\guard
+    // From the host; EL1 is AArch64.
+    vectors_from_host \guard, vectors_host_sync
+    vectors_from_host \guard, vectors_host_unexpected
+    vectors_from_host \guard, vectors_host_unexpected
+    vectors_from_host \guard, vectors_host_unexpected
+    vectors_set_end
+    vectors_set_begin vectors_guest_\guard
+    // From the guest.
+    vectors_from_guest \guard, {KIND_SYNC}
+    vectors_from_guest \guard, {KIND_IRQ}
+    vectors_from_guest \guard, {KIND_FIQ}
+    vectors_from_guest \guard, {KIND_SERROR}
+    vectors_set_end
+.endm
+
+vectors_set none
+vectors_set loop
+vectors_set clear
+vectors_set firmware_1
+vectors_set firmware_3
 
 // A synchronous exit of the host.
     .balign 64
@@ -195,6 +221,76 @@ vectors_host_unexpected:
     mov     x29, xzr
     bl      {host_unexpected}
     b       .
+
+// vectors_enter_guest(x0: the guest's context) -> x0: the kind of its exit. The guest is loaded.
+//
+// The frame: x29, x30 and x19 to x28 of EL2, room for x0 and x1 of the guest, its context. Nothing of EL2's stays in
+// a register, and nothing of the guest's in one that must be kept.
+    .balign 64
+    .global vectors_enter_guest
+    .type vectors_enter_guest, %function
+vectors_enter_guest:
+    stp     x29, x30, [sp, #-{GUEST_FRAME}]!
+    mov     x29, sp
+    stp     x19, x20, [sp, #16]
+    stp     x21, x22, [sp, #32]
+    stp     x23, x24, [sp, #48]
+    stp     x25, x26, [sp, #64]
+    stp     x27, x28, [sp, #80]
+    str     x0, [sp, #{GUEST_CONTEXT}]
+    ldp     x1, x2, [x0, #{CONTEXT_PC}]
+    msr     elr_el2, x1
+    msr     spsr_el2, x2
+    ldp     x2, x3, [x0, #16]
+    ldp     x4, x5, [x0, #32]
+    ldp     x6, x7, [x0, #48]
+    ldp     x8, x9, [x0, #64]
+    ldp     x10, x11, [x0, #80]
+    ldp     x12, x13, [x0, #96]
+    ldp     x14, x15, [x0, #112]
+    ldp     x16, x17, [x0, #128]
+    ldp     x18, x19, [x0, #144]
+    ldp     x20, x21, [x0, #160]
+    ldp     x22, x23, [x0, #176]
+    ldp     x24, x25, [x0, #192]
+    ldp     x26, x27, [x0, #208]
+    ldp     x28, x29, [x0, #224]
+    ldr     x30, [x0, #240]
+    ldp     x0, x1, [x0]
+    eret
+    dsb     nsh
+    isb
+vectors_guest_exit:
+    ldr     x0, [sp, #{GUEST_CONTEXT}]
+    stp     x2, x3, [x0, #16]
+    stp     x4, x5, [x0, #32]
+    stp     x6, x7, [x0, #48]
+    stp     x8, x9, [x0, #64]
+    stp     x10, x11, [x0, #80]
+    stp     x12, x13, [x0, #96]
+    stp     x14, x15, [x0, #112]
+    stp     x16, x17, [x0, #128]
+    stp     x18, x19, [x0, #144]
+    stp     x20, x21, [x0, #160]
+    stp     x22, x23, [x0, #176]
+    stp     x24, x25, [x0, #192]
+    stp     x26, x27, [x0, #208]
+    stp     x28, x29, [x0, #224]
+    str     x30, [x0, #240]
+    ldp     x2, x3, [sp, #{GUEST_SCRATCH}]
+    stp     x2, x3, [x0]
+    mrs     x2, elr_el2
+    mrs     x3, spsr_el2
+    stp     x2, x3, [x0, #{CONTEXT_PC}]
+    mov     x0, x1
+    ldp     x19, x20, [sp, #16]
+    ldp     x21, x22, [sp, #32]
+    ldp     x23, x24, [sp, #48]
+    ldp     x25, x26, [sp, #64]
+    ldp     x27, x28, [sp, #80]
+    ldp     x29, x30, [sp], #{GUEST_FRAME}
+    ret
+    .size vectors_enter_guest, . - vectors_enter_guest
 
 // An exception at EL2 itself. x0 and x1 are in the frame, x1 is its kind.
 vectors_hyp:
@@ -296,5 +392,8 @@ vectors_enter_host:
     .purgem vectors_guard_firmware_3
     .purgem vectors_from_hyp
     .purgem vectors_from_host
+    .purgem vectors_from_guest
+    .purgem vectors_set_begin
+    .purgem vectors_set_end
     .purgem vectors_set
     .purgem vectors_boot_entry

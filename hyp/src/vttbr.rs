@@ -2,19 +2,21 @@
 //!
 //! While the VMID is not the one whose EL1 state is loaded, some CPUs must not walk stage 1 on speculation (errata
 //! Cortex-A57 1319537, A72 1319367, A76 1165522, A55 1530923: a walk for a speculative AT fills the TLB with the
-//! wrong VMID). There the walks of EL1's tables are turned off meanwhile, by TCR_EL1.EPD0 and EPD1 and not by
-//! SCTLR_EL1.M, which would let a flat translation through.
+//! wrong VMID). There the walks of EL1's tables are turned off meanwhile, by TCR_EL1.EPD0 and EPD1 with SCTLR_EL1.M
+//! set: with M clear, as a kernel has it at first, a flat translation would go through.
 
 use crate::barrier::isb;
 use crate::cpu;
-use aarch64_cpu::registers::{TCR_EL1, VTTBR_EL2};
+use aarch64_cpu::registers::{SCTLR_EL1, TCR_EL1, VTTBR_EL2};
+use hyp_core::hardware::TablePage;
+use hyp_core::trap::stage2::{VTTBR_VMID_SHIFT, vttbr};
 use tock_registers::interfaces::{Readable, Writeable};
-
-/// VMID in VTTBR_EL2.
-const VMID_SHIFT: u64 = 48;
 
 /// EPD0 and EPD1 of TCR_EL1.
 const NO_WALKS: u64 = 1 << 7 | 1 << 23;
+
+/// SCTLR_EL1.M.
+const STAGE_1_ON: u64 = 1 << 0;
 
 /// Loads the host's stage 2: VMID 0, root at `root`, with CnP clear, so that no CPU's TLB entries are another's.
 pub(crate) fn load_host(root: u64) {
@@ -22,22 +24,44 @@ pub(crate) fn load_host(root: u64) {
     isb();
 }
 
-/// Does `work` with the VMID of a guest in VTTBR_EL2. The root stays the host's: nothing is translated meanwhile,
-/// since EL2 does not use this regime and speculation through it is off where it would harm.
-pub(crate) fn with_guest(vmid: u16, work: impl FnOnce()) {
-    let host = VTTBR_EL2.get();
-    let tcr = TCR_EL1.get();
+/// Loads a guest's stage 2. See [`stop_walks`].
+pub(crate) fn load_guest(root: TablePage, vmid: u8) {
+    VTTBR_EL2.set(vttbr(root, vmid));
+    isb();
+}
+
+/// Where the CPU needs it, turns the walks of EL1's tables off before another stage 2 is loaded, and answers `true`:
+/// they begin again when SCTLR_EL1 and then TCR_EL1 are those that go with the new stage 2.
+pub(crate) fn stop_walks() -> bool {
     let careful = cpu::speculates_at();
     if careful {
-        TCR_EL1.set(tcr | NO_WALKS);
+        TCR_EL1.set(TCR_EL1.get() | NO_WALKS);
+        isb();
+        // With stage 1 off, every address would translate to itself.
+        SCTLR_EL1.set(SCTLR_EL1.get() | STAGE_1_ON);
         isb();
     }
-    VTTBR_EL2.set(host & ((1 << VMID_SHIFT) - 1) | u64::from(vmid) << VMID_SHIFT);
+    careful
+}
+
+/// Does `work` with `vmid` in VTTBR_EL2. The root stays whose it is: nothing is translated meanwhile, since EL2 does
+/// not use this regime and speculation through it is off where it would harm.
+pub(crate) fn with_vmid(vmid: u16, work: impl FnOnce()) {
+    let loaded = VTTBR_EL2.get();
+    if loaded >> VTTBR_VMID_SHIFT == u64::from(vmid) {
+        work();
+        return;
+    }
+    let before = cpu::speculates_at().then(|| (TCR_EL1.get(), SCTLR_EL1.get()));
+    stop_walks();
+    VTTBR_EL2.set(loaded & ((1 << VTTBR_VMID_SHIFT) - 1) | u64::from(vmid) << VTTBR_VMID_SHIFT);
     isb();
     work();
-    VTTBR_EL2.set(host);
+    VTTBR_EL2.set(loaded);
     isb();
-    if careful {
+    if let Some((tcr, sctlr)) = before {
+        SCTLR_EL1.set(sctlr);
+        isb();
         TCR_EL1.set(tcr);
         isb();
     }

@@ -8,6 +8,7 @@
 //! - [`state`]: what a VM is: configuration, life, table, reserve, counts, digest.
 //! - [`vcpu`]: a vCPU at rest and in power.
 //! - [`context`]: its registers, what a trap says, and the regime in which it runs.
+//! - [`timer`]: what of a guest's virtual timer the CPU gets.
 //! - [`annotation`]: what the invalid descriptors of a guest's table say.
 //! - `create`, [`launch`], `keep`, [`destroy`]: the life of a VM, call by call; [`mod@reset`]: how a vCPU begins.
 //! - `run`: a run of a vCPU, from the `entry` record to the [`exit`] record.
@@ -30,6 +31,7 @@ mod run;
 pub mod state;
 mod sysreg;
 pub mod table;
+pub mod timer;
 mod trap;
 mod trng;
 pub mod vcpu;

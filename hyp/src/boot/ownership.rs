@@ -8,6 +8,7 @@ use crate::hardware::Machine;
 use crate::machine as kept;
 use core::ptr;
 use core::slice;
+use hyp_abi::vm::MAX_VMS;
 use hyp_core::Hardware;
 use hyp_core::addr::{Frame, FrameSpan};
 use hyp_core::geometry::{Arm4K, Geometry};
@@ -18,8 +19,12 @@ use hyp_core::ownership::{Devices, Ownership};
 use hyp_core::pgtable::{Change, IpaSpan, LargestLeaf, Stage2, Stage2Attributes, Table};
 use hyp_core::state::{HypUse, State};
 use hyp_core::sync::{AtomicU64, Ordering};
+use hyp_core::vm::VmSlot;
 
 type HostTable = Table<Stage2, Arm4K>;
+/// The places of the VMs.
+static VM_SLOTS: [VmSlot<Machine>; MAX_VMS] = [const { VmSlot::new() }; MAX_VMS];
+
 type Map = OwnershipMap<'static, Arm4K>;
 
 /// Makes the map and the host's table, and keeps the ownership of the machine in [`crate::machine`].
@@ -29,7 +34,7 @@ type Map = OwnershipMap<'static, Arm4K>;
 pub(super) fn set_up(machine: &MachineDescription<'_>, plan: &BootPlan, hyp: HypTable, devices: Devices) {
     let map = build_map(machine, plan);
     let host = build_host_table(machine, plan);
-    kept::set_ownership(Ownership::new(Machine, map, host, hyp, devices));
+    kept::set_ownership(Ownership::new(Machine, map, host, hyp, devices, &VM_SLOTS));
     claim(plan.reservation, Entry::hyp(HypUse::Boot));
     claim_firmware(machine);
     claim_gaps(machine);

@@ -93,7 +93,7 @@ pub(super) fn build(
     table
 }
 
-/// Maps the stack and the data of a CPU. Its stack is mapped nowhere but between its guards.
+/// Maps the stack of a CPU, its data and all that lies behind. Its stack is mapped nowhere but between its guards.
 fn map_cpu(table: &HypTable, plan: &BootPlan, index: usize, data: HypAttributes) {
     let area = plan.per_cpu.start() + index as u64 * plan.per_cpu_stride;
     map(
@@ -104,7 +104,8 @@ fn map_cpu(table: &HypTable, plan: &BootPlan, index: usize, data: HypAttributes)
         data,
     );
     let data_page = area + STACK_SIZE;
-    map(table, data_page, data_page, 1, data);
+    let pages = (plan.per_cpu_stride - STACK_SIZE) / FRAME_SIZE;
+    map(table, data_page, data_page, pages, data);
     let entries = last_level_entry(table, private_area::window(index));
     let this: *const PerCpu = ptr::with_exposed_provenance(data_page as usize);
     // SAFETY: the boot has initialized the data of every CPU, and the field is an atomic.

@@ -63,7 +63,7 @@ pub struct SystemRegisters {
     pub vmpidr_el2: u64,
 }
 
-/// The virtual timer.
+/// The virtual timer, as the guest has set it. What the CPU gets is [`super::timer`]'s to say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Timer {
@@ -71,6 +71,8 @@ pub struct Timer {
     pub control: u64,
     /// CNTV_CVAL_EL0.
     pub compare: u64,
+    /// Whether EL2 masks it in the CPU, because its interrupt is the guest's already.
+    pub held: bool,
 }
 
 /// The virtual CPU interface of the GIC.
