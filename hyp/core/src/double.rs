@@ -404,8 +404,11 @@ impl<G: Geometry> Hardware for Machine<G> {
             min_ipa_bits: most.min(32),
             max_ipa_bits: most.min(48),
             list_registers: 4,
-            wrong_stage: false,
         }
+    }
+
+    fn reports_wrong_stage(&self) -> bool {
+        false
     }
 
     fn entropy(&self) -> Option<u64> {

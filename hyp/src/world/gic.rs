@@ -74,6 +74,12 @@ impl Gic {
         }
     }
 
+    /// How many list registers there are.
+    #[inline]
+    pub(super) const fn list_registers(self) -> u8 {
+        self.lists as u8
+    }
+
     /// Empties the interface.
     pub(super) fn clear(self) {
         write_register!("S3_4_C12_C11_0", 0);

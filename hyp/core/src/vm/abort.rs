@@ -38,7 +38,7 @@ impl<H: Hardware> Running<'_, '_, H> {
                 return GO_ON;
             }
         }
-        let reported = if hw.guest_support().wrong_stage {
+        let reported = if hw.reports_wrong_stage() {
             abort.address_without_hpfar()
         } else {
             abort.address()
