@@ -4,7 +4,7 @@
 //! device is described to the host by the syndrome, one register and no more, and completed by the host's answer.
 
 use super::exit::Exit;
-use super::run::{Flow, GO_ON, Running};
+use super::run::{Flow, Running};
 use crate::addr::{FRAME_SIZE, Ipa};
 use crate::hardware::{Extent, Hardware, Regime};
 use crate::ownership::guest::{GuestAccess, GuestVerdict};
@@ -35,7 +35,7 @@ impl<H: Hardware> Running<'_, '_, H> {
             }
             _ => {
                 self.inject(refusal(abort));
-                return GO_ON;
+                return ControlFlow::Continue(());
             }
         }
         let reported = if hw.reports_wrong_stage() {
@@ -52,7 +52,7 @@ impl<H: Hardware> Running<'_, '_, H> {
             },
             FaultAddress::BeyondReach | FaultAddress::Unknown => {
                 self.inject(refusal(abort));
-                return GO_ON;
+                return ControlFlow::Continue(());
             }
         };
         let access = if abort.fetch && !abort.stage1_walk {
@@ -63,7 +63,7 @@ impl<H: Hardware> Running<'_, '_, H> {
             GuestAccess::Read
         };
         match self.own.judge_guest_abort(self.regime.slot, address, access) {
-            GuestVerdict::Retry => GO_ON,
+            GuestVerdict::Retry => ControlFlow::Continue(()),
             GuestVerdict::Busy => self.once_more(),
             GuestVerdict::Missing { gfn } => {
                 let flags = access_flags(abort, access).bits();
@@ -73,7 +73,7 @@ impl<H: Hardware> Running<'_, '_, H> {
             GuestVerdict::Mmio => self.device_access(abort, trap, address),
             GuestVerdict::Inject => {
                 self.inject(refusal(abort));
-                GO_ON
+                ControlFlow::Continue(())
             }
         }
     }
@@ -84,7 +84,7 @@ impl<H: Hardware> Running<'_, '_, H> {
             self.hw().count(Counter::CallsInterrupted, 1);
             return ControlFlow::Break(Exit::plain(ExitReason::Interrupt));
         }
-        GO_ON
+        ControlFlow::Continue(())
     }
 
     /// An access to a device that the host emulates. One that the syndrome does not describe (a pair, with a writeback, of
@@ -97,7 +97,7 @@ impl<H: Hardware> Running<'_, '_, H> {
         });
         let Some(access) = described else {
             self.inject(refusal(abort));
-            return GO_ON;
+            return ControlFlow::Continue(());
         };
         let bytes = access.width.bytes();
         let exit = if access.write {
@@ -130,7 +130,7 @@ impl<H: Hardware> Running<'_, '_, H> {
                 self.refuse_call();
             }
         }
-        GO_ON
+        ControlFlow::Continue(())
     }
 
     /// Whether the guest's data accesses are big-endian where it is.

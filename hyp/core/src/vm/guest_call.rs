@@ -5,13 +5,13 @@
 
 use super::exit::Exit;
 use super::launch::digest_half;
-use super::run::{Flow, GO_ON, Running};
+use super::run::{Flow, Running};
 use super::state::Life;
 use crate::addr::FRAME_SIZE;
 use crate::hardware::Hardware;
 use crate::ownership::guest::GuestOutcome;
 use crate::psci::is_psci;
-use crate::trap::syndrome::FaultRegisters;
+use crate::trap::syndrome::{FaultRegisters, exception_class};
 use core::ops::ControlFlow;
 use hyp_abi::guest_call::{
     GuestCallId, HOST_SERVICE_FIRST, HOST_SERVICE_LAST, INVALID_PARAMETER, KVM_UID, MEMINFO_HAS_RANGE,
@@ -19,6 +19,9 @@ use hyp_abi::guest_call::{
 };
 use hyp_abi::run_page::{AccessFlags, ExitReason};
 use hyp_abi::{Counter, Features, GuestRange};
+
+/// ESR_EL2.EC of an `HVC` from AArch64.
+pub(super) const CLASS_HVC64: u8 = 0x16;
 
 /// x0 of a vendor's features.
 const VENDOR_FEATURES: u64 = GuestCallId::VendorFeatures as u64;
@@ -72,15 +75,22 @@ enum MemoryCall {
 }
 
 impl<H: Hardware> Running<'_, '_, H> {
-    /// Answers an `HVC`. PC is past it.
+    /// Answers the call that guests make to measure one, if `esr` and x0 say that this is it.
     #[inline(always)]
-    pub(super) fn guest_call(&mut self, trap: FaultRegisters) -> Flow {
-        self.own.hardware().count(Counter::GuestCalls, 1);
-        if self.vcpu.context.x[0] == VENDOR_FEATURES && trap.esr & 0xffff == 0 {
-            self.set_results([self.vendor_features(), 0, 0, 0]);
-            return GO_ON;
+    pub(super) fn short_call(&mut self, esr: u64) -> bool {
+        let is_call = exception_class(esr) == CLASS_HVC64 && esr & 0xffff == 0;
+        if !is_call || self.vcpu.context.x[0] != VENDOR_FEATURES {
+            return false;
         }
-        self.other_call(trap, None)
+        self.own.hardware().count(Counter::GuestCalls, 1);
+        self.set_results([self.vendor_features(), 0, 0, 0]);
+        true
+    }
+
+    /// Answers an `HVC`. PC is past it.
+    pub(super) fn guest_call(&mut self, trap: FaultRegisters) -> Flow {
+        self.hw().count(Counter::GuestCalls, 1);
+        self.answer_call(trap, None)
     }
 
     /// The first word of the vendor's feature bitmap.
@@ -95,11 +105,10 @@ impl<H: Hardware> Running<'_, '_, H> {
 
     /// Makes a call once more that found the page `pinned`. PC is past its `HVC`.
     pub(super) fn repeat_call(&mut self, trap: FaultRegisters, pinned: u64) -> Flow {
-        self.other_call(trap, Some(pinned))
+        self.answer_call(trap, Some(pinned))
     }
 
-    #[inline(never)]
-    fn other_call(&mut self, trap: FaultRegisters, pinned: Option<u64>) -> Flow {
+    fn answer_call(&mut self, trap: FaultRegisters, pinned: Option<u64>) -> Flow {
         let [x0, x1, x2, x3, ..] = self.vcpu.context.x;
         // The convention has no other immediate, and a function identifier has 32 bits.
         let function = u32::try_from(x0).ok().filter(|_| trap.esr & 0xffff == 0);
@@ -139,7 +148,7 @@ impl<H: Hardware> Running<'_, '_, H> {
                     self.without_arguments(call)
                 } else {
                     self.refuse_call();
-                    GO_ON
+                    ControlFlow::Continue(())
                 };
             }
             GuestCallId::MemShare => memory(MemoryCall::Share),
@@ -168,7 +177,7 @@ impl<H: Hardware> Running<'_, '_, H> {
         let granules = if granules == 0 && !is_guard { 1 } else { granules };
         if zero != 0 || granules == 0 || !address.is_multiple_of(FRAME_SIZE) {
             self.refuse_call();
-            return GO_ON;
+            return ControlFlow::Continue(());
         }
         let gfn = address / FRAME_SIZE;
         let range = GuestRange::new(gfn, granules);
@@ -186,7 +195,7 @@ impl<H: Hardware> Running<'_, '_, H> {
                 if call == MemoryCall::Relinquish {
                     return ControlFlow::Break(Exit::new(ExitReason::Relinquished, gfn, done, 0));
                 }
-                GO_ON
+                ControlFlow::Continue(())
             }
             // To lend what was never there is to want it there.
             GuestOutcome::Absent(gfn) if call == MemoryCall::Share => self.exit_and_restart(
@@ -205,7 +214,7 @@ impl<H: Hardware> Running<'_, '_, H> {
             }
             GuestOutcome::Refused | GuestOutcome::Absent(_) | GuestOutcome::Pinned(_) => {
                 self.refuse_call();
-                GO_ON
+                ControlFlow::Continue(())
             }
         }
     }
@@ -263,7 +272,7 @@ impl<H: Hardware> Running<'_, '_, H> {
             Some([low, high]) => self.succeed([0, low, high, 0]),
             None => {
                 self.refuse_call();
-                GO_ON
+                ControlFlow::Continue(())
             }
         }
     }
@@ -283,7 +292,7 @@ impl<H: Hardware> Running<'_, '_, H> {
     /// The call is done.
     pub(super) fn succeed(&mut self, results: [u64; 4]) -> Flow {
         self.set_results(results);
-        GO_ON
+        ControlFlow::Continue(())
     }
 
     /// The call has an error as its answer.
@@ -291,7 +300,7 @@ impl<H: Hardware> Running<'_, '_, H> {
         debug_assert!(error != SUCCESS);
         self.hw().count(Counter::GuestCallsRefused, 1);
         self.set_results([error.cast_unsigned(), 0, 0, 0]);
-        GO_ON
+        ControlFlow::Continue(())
     }
 
     /// There is no such call.

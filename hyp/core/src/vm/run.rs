@@ -27,9 +27,6 @@ const HVC_BYTES: u64 = 4;
 /// What is done about a trap: the guest goes on, or the vCPU exits.
 pub(super) type Flow = ControlFlow<Exit>;
 
-/// The guest goes on.
-pub(super) const GO_ON: Flow = ControlFlow::Continue(());
-
 /// A vCPU that this CPU has.
 #[derive(Debug)]
 pub(super) struct Running<'a, 'm, H: Hardware> {
@@ -60,6 +57,7 @@ impl<H: Hardware> Ownership<'_, H> {
     /// # Errors
     /// [`Status::NoSuchVm`], [`Status::WrongVmState`], [`Status::NoSuchVcpu`], [`Status::VcpuRunning`],
     /// [`Status::VcpuOff`], [`Status::InvalidParameter`], [`Status::StreamingMode`].
+    #[inline(never)]
     pub fn run_vcpu(&self, vm: u64, index: u64) -> Result<Exit, Status> {
         let (mut running, before) = self.take_vcpu(vm, index)?;
         let run = running.run();
@@ -184,6 +182,7 @@ impl<H: Hardware> Running<'_, '_, H> {
         loop {
             let trap = self.own.hardware().run_guest(&mut self.vcpu.context);
             let flow = match trap.kind {
+                TrapKind::Synchronous if self.short_call(trap.registers.esr) => continue,
                 TrapKind::Synchronous => self.synchronous(trap.registers),
                 TrapKind::Interrupt => return Exit::plain(ExitReason::Interrupt),
                 TrapKind::SError => return unhandled(CLASS_SERROR),
@@ -199,7 +198,7 @@ impl<H: Hardware> Running<'_, '_, H> {
     fn resume(&mut self, reply: &Reply) -> Flow {
         match mem::take(&mut self.vcpu.pending) {
             // Whatever the guest wanted, it does it again.
-            Pending::Nothing => GO_ON,
+            Pending::Nothing => ControlFlow::Continue(()),
             Pending::Exit { reason, trap, value } => self.answer(reason, trap, value, reply),
         }
     }
@@ -212,17 +211,17 @@ impl<H: Hardware> Running<'_, '_, H> {
                 self.finish_call();
                 self.repeat_call(trap, value)
             }
-            (Answer::Retry, _) => GO_ON,
+            (Answer::Retry, _) => ControlFlow::Continue(()),
             (Answer::Refuse, _) => self.refuse_pending(trap),
             (Answer::Done, ExitReason::HostService) => {
                 self.finish_call();
                 self.set_results(reply.values);
-                GO_ON
+                ControlFlow::Continue(())
             }
             (Answer::Done, _) => {
                 let [value, ..] = reply.values;
                 self.finish_access(trap, value);
-                GO_ON
+                ControlFlow::Continue(())
             }
         }
     }

@@ -1,7 +1,7 @@
 //! System registers of which a guest's use is trapped.
 
 use super::exit::Exit;
-use super::run::{Flow, GO_ON, Running};
+use super::run::{Flow, Running};
 use crate::hardware::Hardware;
 use crate::trap::guest_id::GuestCpu;
 use crate::trap::guest_sysreg::{GuestSysreg, answer};
@@ -36,10 +36,10 @@ impl<H: Hardware> Running<'_, '_, H> {
             }
             GuestSysreg::Undefined => {
                 self.inject(Exception::Undefined);
-                return GO_ON;
+                return ControlFlow::Continue(());
             }
         }
         self.step_past(trap.esr);
-        GO_ON
+        ControlFlow::Continue(())
     }
 }

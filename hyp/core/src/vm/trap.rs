@@ -1,7 +1,8 @@
 //! What a guest's synchronous exception means.
 
 use super::exit::Exit;
-use super::run::{Flow, GO_ON, Running, unhandled};
+use super::guest_call::CLASS_HVC64;
+use super::run::{Flow, Running, unhandled};
 use crate::hardware::Hardware;
 use crate::trap::Syndrome;
 use crate::trap::inject::Exception;
@@ -10,21 +11,17 @@ use core::ops::ControlFlow;
 use hyp_abi::guest_call::NOT_SUPPORTED;
 use hyp_abi::run_page::{ExitReason, WaitKind};
 
-/// ESR_EL2.EC of an `HVC` from AArch64.
-const CLASS_HVC64: u8 = 0x16;
-
 impl<H: Hardware> Running<'_, '_, H> {
     /// Carries out what trapped, or finds that it is for the host.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn synchronous(&mut self, trap: FaultRegisters) -> Flow {
-        // Calls come most often, and want an answer most quickly.
+        // Calls come most often.
         if exception_class(trap.esr) == CLASS_HVC64 {
             return self.guest_call(trap);
         }
         self.other_trap(trap)
     }
 
-    #[inline(never)]
     fn other_trap(&mut self, trap: FaultRegisters) -> Flow {
         match Syndrome::decode(trap) {
             Syndrome::DataAbort(abort) | Syndrome::InstructionAbort(abort) => self.abort(&abort, trap),
@@ -43,7 +40,7 @@ impl<H: Hardware> Running<'_, '_, H> {
             Syndrome::Smc64 { .. } | Syndrome::Smc32 => {
                 self.step_past(trap.esr);
                 self.context().x[0] = NOT_SUPPORTED.cast_unsigned();
-                GO_ON
+                ControlFlow::Continue(())
             }
             // What a guest is not given is not there.
             Syndrome::Unknown
@@ -54,7 +51,7 @@ impl<H: Hardware> Running<'_, '_, H> {
             | Syndrome::OtherInstruction { .. }
             | Syndrome::SystemRegister128(_) => {
                 self.inject(Exception::Undefined);
-                GO_ON
+                ControlFlow::Continue(())
             }
             Syndrome::FloatingPoint
             | Syndrome::IllegalExecution
