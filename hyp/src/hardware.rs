@@ -10,11 +10,12 @@ use core::fmt::Debug;
 use core::ptr;
 use core::slice;
 use hyp_abi::trace::TraceEvent;
+use hyp_abi::vm::IPA_BITS;
 use hyp_abi::{Counter, Features};
 use hyp_core::Hardware;
 use hyp_core::addr::{FRAME_SIZE, Frame, FrameSpan, Ipa};
 use hyp_core::geometry::{Arm4K, Geometry};
-use hyp_core::hardware::{Event, Extent, ExternalAbort, Regime, StreamingMode, TablePage};
+use hyp_core::hardware::{Event, Extent, ExternalAbort, GuestSupport, Regime, StreamingMode, TablePage};
 use hyp_core::sync::AtomicU64;
 use hyp_core::trap::id::IdRegisters;
 use hyp_core::trap::inject::{Entry, Source};
@@ -225,6 +226,19 @@ impl Hardware for Machine {
 
     fn reserved_bytes(&self) -> u64 {
         machine::reserved_bytes()
+    }
+
+    #[inline]
+    fn guest_support(&self) -> GuestSupport {
+        GuestSupport {
+            min_ipa_bits: *IPA_BITS.start() as u32,
+            max_ipa_bits: cpu::features().pa_bits,
+            list_registers: world::list_registers(),
+        }
+    }
+
+    fn reports_wrong_stage(&self) -> bool {
+        cpu::errata().wrong_stage
     }
 
     fn id_registers(&self) -> &IdRegisters {

@@ -134,6 +134,12 @@ pub(crate) fn prepare(features: CpuFeatures, vectors: Vectors, host: HostTraps, 
     });
 }
 
+/// How many list registers this CPU has.
+#[inline]
+pub(crate) fn list_registers() -> u8 {
+    World::with(|world| world.gic.list_registers())
+}
+
 /// Takes the host off this CPU and loads a vCPU. See [`hyp_core::Hardware::load_guest`].
 ///
 /// # Errors

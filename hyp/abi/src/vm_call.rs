@@ -142,10 +142,13 @@ pub enum VmCall {
         run_page: u64,
     },
     /// Launches the VM: vCPU 0 will begin at `entry` with `argument` in x0, at EL1 with its MMU off, and the digest
-    /// is final.
+    /// is final. It is the SHA-256 of `"Freehold launch\0"`, then of these numbers, each in eight little-endian bytes: the
+    /// flags, the most vCPUs, the bits of an IPA, `entry`, `argument`, the number of declared ranges and, of each in
+    /// ascending order, the first guest frame number and the frames; and then of the SHA-256 of the donated frames:
+    /// of each, in the order of donation, the guest frame number in eight bytes and the SHA-256 of its contents.
     ///
     /// Errors: `WrongVmState`; `NoSuchVcpu` if it has no vCPU 0; `InvalidParameter` for an entry that is not a
-    /// multiple of 4; `GfnOutOfRange` for one that is no IPA of the VM.
+    /// multiple of 4; `GfnOutOfRange` for one that is no IPA of the VM; `Busy` while a call donates.
     Launch {
         /// The VM.
         vm: u64,

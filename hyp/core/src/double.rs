@@ -28,7 +28,9 @@ pub use system::{identity, system};
 
 use crate::addr::{Frame, FrameSpan, Ipa};
 use crate::geometry::Geometry;
-use crate::hardware::{Event, Extent, ExternalAbort, Hardware, LockName, Regime, StreamingMode, TablePage};
+use crate::hardware::{
+    Event, Extent, ExternalAbort, GuestSupport, Hardware, LockName, Regime, StreamingMode, TablePage,
+};
 use crate::pgtable::{Format, Table};
 use crate::sync::{AtomicU64, Lock, Ordering};
 use crate::trap::id::IdRegisters;
@@ -393,6 +395,20 @@ impl<G: Geometry> Hardware for Machine<G> {
 
     fn guest_exception_source(&self, vcpu: &VcpuContext) -> Source {
         self.guest_source(vcpu)
+    }
+
+    fn guest_support(&self) -> GuestSupport {
+        // A geometry whose tables resolve less than a guest of the machine has makes smaller guests.
+        let most = G::level_shift(0) + G::BITS_PER_LEVEL;
+        GuestSupport {
+            min_ipa_bits: most.min(32),
+            max_ipa_bits: most.min(48),
+            list_registers: 4,
+        }
+    }
+
+    fn reports_wrong_stage(&self) -> bool {
+        false
     }
 
     fn entropy(&self) -> Option<u64> {

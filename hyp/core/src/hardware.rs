@@ -123,6 +123,17 @@ pub struct ExternalAbort {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamingMode;
 
+/// What this CPU can do for guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestSupport {
+    /// The fewest bits that an IPA of a guest may have: 32 with the machine's own geometry.
+    pub min_ipa_bits: u32,
+    /// The most: 48, or what the CPUs' physical addresses have if that is less.
+    pub max_ipa_bits: u32,
+    /// How many list registers the GIC's virtual CPU interfaces have: 1 to 16.
+    pub list_registers: u8,
+}
+
 /// The machine, as the core sees it.
 pub trait Hardware: Sync + Debug {
     /// Geometry of all tables and nodes.
@@ -221,6 +232,13 @@ pub trait Hardware: Sync + Debug {
 
     /// What the loaded guest's SCTLR_EL1, VBAR_EL1 hold, for an exception that it is to take, with its PC and PSTATE.
     fn guest_exception_source(&self, vcpu: &VcpuContext) -> crate::trap::inject::Source;
+
+    /// What this CPU can do for guests.
+    fn guest_support(&self) -> GuestSupport;
+
+    /// Whether this CPU may report a fault of stage 1 as one of stage 2 (Cortex-A57 erratum 834220), so that HPFAR_EL2
+    /// is not to be believed.
+    fn reports_wrong_stage(&self) -> bool;
 
     /// 64 bits of entropy, or `None` if there is none at the moment.
     fn entropy(&self) -> Option<u64>;

@@ -1,5 +1,7 @@
 //! What the host may ask: from registers to a typed call, from the call to the transition, and back.
 
+mod vm;
+
 use crate::addr::{FRAME_SHIFT, Frame, PhysAddr};
 use crate::hardware::Hardware;
 use crate::ownership::{Ownership, Refusal, checked_span};
@@ -110,7 +112,7 @@ fn dispatch<H: Hardware>(ownership: &Ownership<'_, H>, call: HostCall) -> HostRe
         HostCall::Audit(range) => audit(ownership, range),
         HostCall::TraceAttach { cpu, frame } => trace_attach(ownership, cpu, frame),
         HostCall::TraceDetach { cpu } => trace_detach(ownership, cpu),
-        HostCall::Vm(_) => HostReturn::refused(Status::NotSupported),
+        HostCall::Vm(call) => vm::dispatch(ownership, call),
     }
 }
 

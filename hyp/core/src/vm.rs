@@ -10,16 +10,39 @@
 //! - [`context`]: its registers, what a trap says, and the regime in which it runs.
 //! - [`timer`]: what of a guest's virtual timer the CPU gets.
 //! - [`annotation`]: what the invalid descriptors of a guest's table say.
+//! - `create`, [`launch`], `keep`, [`destroy`]: the life of a VM, call by call; [`mod@reset`]: how a vCPU begins.
+//! - `run`: a run of a vCPU, from the `entry` record to the [`exit`] record.
+//! - `trap`: what brought EL2 back from a guest: an `abort`, a `guest_call` (of which `psci` and `trng` are kinds), a
+//!   `sysreg`.
 
+mod abort;
 pub mod annotation;
 pub mod context;
+mod create;
+pub mod destroy;
+mod entry;
+pub mod exit;
+mod guest_call;
+mod keep;
+pub mod launch;
+mod psci;
+pub mod reset;
+mod run;
 pub mod state;
+mod sysreg;
 pub mod table;
 pub mod timer;
+mod trap;
+mod trng;
 pub mod vcpu;
+
+#[cfg(test)]
+mod tests;
 
 pub use annotation::GuestAnnotation;
 pub use context::{GuestRegime, Trap, TrapKind, VcpuContext};
+pub use destroy::Ended;
+pub use exit::Exit;
 pub use state::{Life, MemoryCounts, Vm, VmConfig};
 pub use table::{LockedSlot, LockedVm, VmSlot, Vms};
-pub use vcpu::{Power, Vcpu, VcpuSlot};
+pub use vcpu::{Pending, Power, Start, Vcpu, VcpuSlot};

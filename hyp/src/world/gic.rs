@@ -74,6 +74,12 @@ impl Gic {
         }
     }
 
+    /// How many list registers there are.
+    #[inline]
+    pub(super) const fn list_registers(self) -> u8 {
+        self.lists as u8
+    }
+
     /// Empties the interface, and sees to it that EL1 uses system registers at all: ICC_SRE_EL1 is host's and guests'
     /// alike, a guest cannot set it, and a host with a GICv3 sets it as here (SRE, DFB, DIB).
     pub(super) fn clear(self) {

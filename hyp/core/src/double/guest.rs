@@ -10,8 +10,13 @@ use crate::vm::context::SystemRegisters;
 use crate::vm::{GuestRegime, Trap, VcpuContext};
 use core::fmt;
 use core::ops::{Deref, DerefMut};
+#[cfg(shuttle)]
+use shuttle::thread::{self, ThreadId};
 use std::boxed::Box;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
+#[cfg(not(shuttle))]
+use std::thread::{self, ThreadId};
 
 /// The CPU that booted the double: Armv8.0 with a GICv3 and 48 bits of physical addresses.
 pub(super) const CPU: IdRegisters = IdRegisters {
@@ -63,10 +68,14 @@ impl<T> DerefMut for Home<T> {
     }
 }
 
-/// What the double knows of guests.
+/// What the double knows of guests. Each thread of a test is a CPU of its own.
 #[derive(Default)]
 pub(super) struct Guests {
+    /// What all vCPUs do that have no program of their own.
     program: Mutex<Option<Program>>,
+    /// What the vCPU of an index does.
+    programs: Mutex<BTreeMap<u8, Program>>,
+    loaded: Mutex<HashMap<ThreadId, Loaded>>,
     state: Mutex<State>,
 }
 
@@ -76,20 +85,31 @@ impl fmt::Debug for Guests {
     }
 }
 
-/// The CPU, as far as guests are concerned.
+/// What a CPU has loaded of a guest.
+#[derive(Clone, Copy, Debug)]
+struct Loaded {
+    guest: GuestRegime,
+    system: SystemRegisters,
+}
+
+/// The machine, as far as guests are concerned.
 #[derive(Debug, Default)]
 struct State {
-    loaded: Option<GuestRegime>,
-    system: SystemRegisters,
     streaming: bool,
     untranslatable: bool,
     entropy: Option<u64>,
 }
 
 impl<G: Geometry> Machine<G> {
-    /// From now on guests do what `program` does. Without a program they are interrupted at once.
+    /// From now on guests do what `program` does. Without a program they are interrupted at once, and so is a guest
+    /// that runs while another one has the program.
     pub fn play_guest(&self, program: Option<Program>) {
         *held(&self.guests.program) = program;
+    }
+
+    /// From now on the vCPU of this index does what `program` does, in every VM.
+    pub fn play_vcpu(&self, index: u8, program: Program) {
+        held(&self.guests.programs).insert(index, program);
     }
 
     /// Whether the host is in streaming SVE mode from now on.
@@ -107,10 +127,24 @@ impl<G: Geometry> Machine<G> {
         held(&self.guests.state).entropy = seed;
     }
 
-    /// The guest that is loaded.
+    /// The guest that this thread has loaded.
     #[must_use]
     pub fn loaded_guest(&self) -> Option<GuestRegime> {
-        held(&self.guests.state).loaded
+        held(&self.guests.loaded)
+            .get(&thread::current().id())
+            .map(|loaded| loaded.guest)
+    }
+
+    /// Looks at the system registers of the guest that this thread has loaded, or changes them.
+    ///
+    /// # Panics
+    /// If it has loaded none.
+    pub fn with_guest_registers<T>(&self, action: impl FnOnce(&mut SystemRegisters) -> T) -> T {
+        let mut loaded = held(&self.guests.loaded);
+        let loaded = loaded
+            .get_mut(&thread::current().id())
+            .expect("a guest is loaded");
+        action(&mut loaded.system)
     }
 
     pub(super) fn guest_load(
@@ -118,19 +152,27 @@ impl<G: Geometry> Machine<G> {
         guest: &GuestRegime,
         vcpu: &mut VcpuContext,
     ) -> Result<(), StreamingMode> {
-        let mut state = held(&self.guests.state);
-        assert_eq!(state.loaded, None, "a guest is loaded already");
-        if state.streaming {
+        assert_eq!(self.loaded_guest(), None, "a guest is loaded already");
+        if held(&self.guests.state).streaming {
             return Err(StreamingMode);
         }
-        state.loaded = Some(*guest);
-        state.system = vcpu.system;
+        let loaded = Loaded {
+            guest: *guest,
+            system: vcpu.system,
+        };
+        held(&self.guests.loaded).insert(thread::current().id(), loaded);
         Ok(())
     }
 
     pub(super) fn guest_run(&self, vcpu: &mut VcpuContext) -> Trap {
         let regime = self.loaded_guest().expect("a guest that runs is loaded");
         // Taken out meanwhile, so that a program may use the machine.
+        let own = held(&self.guests.programs).remove(&regime.vcpu);
+        if let Some(mut program) = own {
+            let trap = program(&regime, vcpu);
+            held(&self.guests.programs).entry(regime.vcpu).or_insert(program);
+            return trap;
+        }
         let Some(mut program) = held(&self.guests.program).take() else {
             return Trap {
                 kind: crate::vm::TrapKind::Interrupt,
@@ -143,13 +185,15 @@ impl<G: Geometry> Machine<G> {
     }
 
     pub(super) fn guest_put(&self, guest: &GuestRegime, vcpu: &mut VcpuContext) {
-        let mut state = held(&self.guests.state);
+        let loaded = held(&self.guests.loaded).remove(&thread::current().id());
         assert_eq!(
-            state.loaded.take(),
+            loaded.map(|loaded| loaded.guest),
             Some(*guest),
             "the guest that is put is loaded"
         );
-        vcpu.system = state.system;
+        if let Some(loaded) = loaded {
+            vcpu.system = loaded.system;
+        }
     }
 
     pub(super) fn guest_translate(&self, far: u64) -> Option<Ipa> {
@@ -158,24 +202,24 @@ impl<G: Geometry> Machine<G> {
     }
 
     pub(super) fn guest_exception(&self, entry: &Entry) {
-        let system = &mut held(&self.guests.state).system;
-        system.elr_el1 = entry.elr_el1;
-        system.spsr_el1 = entry.spsr_el1;
-        system.esr_el1 = entry.esr_el1;
-        if let Some(far) = entry.far_el1 {
-            system.far_el1 = far;
-        }
+        self.with_guest_registers(|system| {
+            system.elr_el1 = entry.elr_el1;
+            system.spsr_el1 = entry.spsr_el1;
+            system.esr_el1 = entry.esr_el1;
+            if let Some(far) = entry.far_el1 {
+                system.far_el1 = far;
+            }
+        });
     }
 
     pub(super) fn guest_source(&self, vcpu: &VcpuContext) -> Source {
-        let state = held(&self.guests.state);
-        Source {
+        self.with_guest_registers(|system| Source {
             spsr: vcpu.pstate,
             elr: vcpu.pc,
-            sctlr_el1: state.system.sctlr_el1,
-            vbar_el1: state.system.vbar_el1,
+            sctlr_el1: system.sctlr_el1,
+            vbar_el1: system.vbar_el1,
             gcscr_el1: 0,
-        }
+        })
     }
 
     pub(super) fn take_entropy(&self) -> Option<u64> {

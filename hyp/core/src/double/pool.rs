@@ -43,6 +43,10 @@ impl Pool {
     }
 
     pub(super) fn take_aligned(&mut self, count: u64) -> Option<Frame> {
+        let left = match self.left {
+            Some(left) => Some(left.checked_sub(count)?),
+            None => None,
+        };
         let first = self.free.iter().copied().find(|first| {
             first.number().is_multiple_of(count)
                 && FrameSpan::new(*first, count)
@@ -52,6 +56,7 @@ impl Pool {
             self.free.remove(&frame);
             self.used.insert(frame);
         }
+        self.left = left;
         Some(first)
     }
 

@@ -65,6 +65,10 @@ const ISS_CM: u64 = 1 << 8;
 const ISS_WNR: u64 = 1 << 6;
 /// The fault status code of an alignment fault.
 const FSC_ALIGNMENT: u64 = 0b10_0001;
+/// The fault status code of a synchronous external abort that is not on a table walk.
+const FSC_EXTERNAL: u64 = 0b01_0000;
+/// The fault status code.
+const FSC: u64 = 0b11_1111;
 
 /// Which PSTATE fields the CPU has. A field that it lacks stays zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -140,11 +144,33 @@ pub enum Exception {
         /// The virtual address, unless it is not known.
         far: Option<u64>,
     },
+    /// What an access reached does not answer it: a synchronous external abort, as of a bus on which nothing is.
+    ExternalAbort {
+        /// Whether it was an instruction fetch.
+        fetch: bool,
+        /// The virtual address, unless it is not known.
+        far: Option<u64>,
+        /// Whether it was a write.
+        write: bool,
+        /// Whether it was cache maintenance or an address translation.
+        cache_maintenance: bool,
+    },
     /// The instruction is UNDEFINED.
     Undefined,
 }
 
 impl Exception {
+    /// The external abort of what `abort` tells.
+    #[must_use]
+    pub const fn external(abort: &Abort) -> Self {
+        Self::ExternalAbort {
+            fetch: abort.fetch,
+            far: abort.far,
+            write: abort.write,
+            cache_maintenance: abort.cache_maintenance,
+        }
+    }
+
     /// The refusal of what `abort` tells.
     #[must_use]
     pub const fn refusing(abort: &Abort) -> Self {
@@ -178,6 +204,23 @@ impl Exception {
                     far_not_valid(far) | write | maintenance,
                 )
             }
+            Self::ExternalAbort {
+                fetch,
+                far,
+                write,
+                cache_maintenance,
+            } => {
+                let as_fault = if fetch {
+                    Self::InstructionAbort { far }
+                } else {
+                    Self::DataAbort {
+                        far,
+                        write,
+                        cache_maintenance,
+                    }
+                };
+                return as_fault.syndrome(from_el1) & !FSC | FSC_EXTERNAL;
+            }
         };
         let status = match self {
             Self::Undefined => 0,
@@ -188,7 +231,9 @@ impl Exception {
 
     const fn far(&self) -> Option<u64> {
         match *self {
-            Self::DataAbort { far, .. } | Self::InstructionAbort { far } => far,
+            Self::DataAbort { far, .. }
+            | Self::InstructionAbort { far }
+            | Self::ExternalAbort { far, .. } => far,
             Self::Undefined => None,
         }
     }

@@ -97,6 +97,11 @@ pub struct GicInterface {
     pub ended: u64,
 }
 
+impl GicInterface {
+    /// ICH_HCR_EL2.En: the interface works. Set while any guest runs.
+    pub const ENABLE: u64 = 1 << 0;
+}
+
 /// Floating point and Advanced SIMD: V0 to V31, FPSR, FPCR. In the CPU only after the guest's first use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(16))]

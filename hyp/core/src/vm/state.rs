@@ -81,7 +81,8 @@ pub struct Vm<H: Hardware> {
     pub table_pages: u64,
     /// The ranges of memory that it declared, in ascending order, apart from each other.
     pub ranges: ArrayVec<IpaSpan, MAX_MEMORY_RANGES>,
-    /// The digest so far: of every range, then of every donated frame in its order, with its number.
+    /// The digest of the frames that were donated so far: of each, in their order, its gfn and the SHA-256 of its
+    /// contents. See [`super::launch`].
     pub digest: Sha256,
     /// Whether its MMIO guard is in force.
     pub guard: bool,
@@ -109,7 +110,7 @@ impl<H: Hardware> Vm<H> {
     pub fn running(&self) -> usize {
         self.vcpus
             .iter()
-            .filter(|slot| matches!(slot, VcpuSlot::Running { .. }))
+            .filter(|slot| matches!(slot, VcpuSlot::Running))
             .count()
     }
 }

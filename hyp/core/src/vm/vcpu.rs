@@ -3,6 +3,7 @@
 use super::context::VcpuContext;
 use crate::addr::Frame;
 use crate::hardware::Hardware;
+use crate::trap::syndrome::FaultRegisters;
 use hyp_abi::run_page::ExitReason;
 
 /// A vCPU. It lives in a page of EL2's, and whoever has it has it alone.
@@ -12,37 +13,48 @@ pub struct Vcpu {
     pub context: VcpuContext,
     /// Its run page, which is pinned.
     pub run_page: Frame,
+    /// Where it begins, if it was turned on and has not run since.
+    pub start: Option<Start>,
     /// What its last exit waits for: the answer in the next entry record is judged by it.
     pub pending: Pending,
 }
 
-/// What a vCPU's last exit waits for.
+/// Where a vCPU begins that was turned on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Its first instruction, an IPA: a vCPU begins with its MMU off.
+    pub entry: u64,
+    /// Its x0.
+    pub argument: u64,
+}
+
+/// What a vCPU's last exit waits for. The vCPU's PC is that of the instruction which is to be done again, completed or
+/// refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pending {
     /// Nothing.
     #[default]
     Nothing,
-    /// The exit of this reason, with the syndrome that it is completed by.
+    /// The exit of this reason, with the registers that it is completed by.
     Exit {
         /// Why it stopped.
         reason: ExitReason,
-        /// ESR_EL2 then.
-        esr: u64,
+        /// What brought EL2 back then.
+        trap: FaultRegisters,
         /// The first value of the exit.
         value: u64,
     },
 }
 
-/// Whether a vCPU is powered (PSCI).
+/// Whether a vCPU that no CPU has is powered (PSCI).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Power {
     /// Off.
     Off,
-    /// On, and where it has to begin if it has not run since it was turned on.
-    On {
-        /// First instruction and x0.
-        start: Option<(u64, u64)>,
-    },
+    /// Turned on, and not run since: it has a [`Vcpu::start`].
+    Pending,
+    /// On.
+    On,
 }
 
 /// The place of a vCPU in its VM.
@@ -57,9 +69,6 @@ pub enum VcpuSlot<H: Hardware> {
         /// Whether it is powered.
         power: Power,
     },
-    /// A CPU has it.
-    Running {
-        /// Whether it is powered. A vCPU that is turned off by a call of its own is off from its exit on.
-        power: Power,
-    },
+    /// A CPU has it. It is on, until its exit says otherwise.
+    Running,
 }

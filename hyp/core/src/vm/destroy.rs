@@ -1,0 +1,62 @@
+//! The end of a VM: no vCPU runs any more, every frame goes, and then every page of EL2's that it took.
+
+use super::state::Life;
+use super::table::LockedVm;
+use super::vcpu::VcpuSlot;
+use crate::hardware::Hardware;
+use crate::ownership::Ownership;
+use core::mem;
+use hyp_abi::Status;
+
+/// What came of an attempt to end a VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The VM is gone.
+    Gone,
+    /// It is dying, and this many frames are still its own or borrowed by it.
+    FramesLeft(u64),
+}
+
+impl<H: Hardware> Ownership<'_, H> {
+    /// Ends a VM; see [`hyp_abi::VmCall::Destroy`].
+    ///
+    /// # Errors
+    /// [`Status::NoSuchVm`], [`Status::VcpuRunning`].
+    #[inline(never)]
+    pub fn destroy_vm(&self, vm: u64) -> Result<Ended, Status> {
+        let mut vm = self.vms().lock(self.hardware(), vm)?;
+        if vm.running() != 0 {
+            return Err(Status::VcpuRunning);
+        }
+        vm.life = Life::Dying;
+        match vm.counts.left() {
+            0 => {
+                self.take_apart(vm);
+                Ok(Ended::Gone)
+            }
+            left => Ok(Ended::FramesLeft(left)),
+        }
+    }
+
+    /// Gives all pages of a VM that has no frames back to the pool, and its slot free.
+    fn take_apart(&self, mut vm: LockedVm<'_, H>) {
+        let hw = self.hardware();
+        for slot in 0..vm.vcpus.len() {
+            let Some(place) = vm.vcpus.get_mut(slot) else {
+                continue;
+            };
+            if let VcpuSlot::Resting { home, .. } = mem::replace(place, VcpuSlot::Absent) {
+                let run_page = home.run_page;
+                hw.free_page(hw.vacate(home));
+                self.unpin(run_page)
+                    .expect("the run page of a vCPU is shared and pinned, and its region keeps its node");
+            }
+        }
+        self.dismantle_guest_table(&mut vm);
+        let (root, pages) = (vm.table.root(), vm.root_pages());
+        // The slot stays locked until the page is out of it; nothing that a new VM there could see is left by then.
+        let home = vm.remove();
+        hw.give_root(root, pages);
+        hw.free_page(hw.vacate(home));
+    }
+}

@@ -1,0 +1,138 @@
+//! The entry record of the run page: what the host says to a vCPU before it runs.
+//!
+//! The host can write the page at any time, so each word is read at most once, and judged as it was read.
+
+use super::context::GicInterface;
+use super::vcpu::Pending;
+use crate::addr::Frame;
+use crate::hardware::Hardware;
+use core::mem;
+use hyp_abi::Status;
+use hyp_abi::run_page::{
+    Answer, ENTRY_ANSWER, ENTRY_FLAGS, ENTRY_ICH_HCR, ENTRY_LIST, ENTRY_LIST_COUNT, ENTRY_VALUES, EntryFlags,
+    ExitReason, MAX_LIST_REGISTERS,
+};
+
+/// ICH_HCR_EL2: UIE (1), LRENPIE (2), NPIE (3), VGrp0EIE to VGrp1DIE (7:4), EOIcount (31:27). What else there is traps
+/// the guest's accesses, and is EL2's to say (Arm IHI 0069, 12.4).
+const HCR_HOST: u64 = 0xfe | 0x1f << 27;
+/// ICH_LR<n>_EL2: State (63:62), Group (60), Priority (55:48), EOI (41, where HW is 0), vINTID (31:0).
+///
+/// HW (61) is not the host's to set: the guest's end of an interrupt would deactivate a physical one. NMI (59) is not
+/// given to guests.
+const LIST_ALLOWED: u64 = 0b11 << 62 | 1 << 60 | 0xff << 48 | 1 << 41 | 0xffff_ffff;
+
+/// What the host answers to the exit before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reply {
+    pub(super) answer: Answer,
+    /// Read only for an answer that has values.
+    pub(super) values: [u64; 4],
+}
+
+impl Reply {
+    /// What no answer means.
+    const RETRY: Self = Self {
+        answer: Answer::Retry,
+        values: [0; 4],
+    };
+}
+
+/// What the host wants in the virtual CPU interface.
+#[derive(Debug)]
+pub(super) struct Interrupts {
+    control: u64,
+    count: u64,
+    list: [u64; MAX_LIST_REGISTERS],
+}
+
+impl Interrupts {
+    /// Trades places with what a vCPU has; done twice, nothing has changed.
+    #[inline]
+    pub(super) fn swap(&mut self, gic: &mut GicInterface) {
+        let used = self.count.max(gic.count) as usize;
+        mem::swap(&mut self.control, &mut gic.control);
+        mem::swap(&mut self.count, &mut gic.count);
+        for (new, old) in self.list.iter_mut().zip(&mut gic.list).take(used) {
+            mem::swap(new, old);
+        }
+    }
+}
+
+/// The entry record, read and judged.
+#[derive(Debug)]
+pub(super) struct EntryRecord {
+    /// What the host answers to the exit before.
+    pub(super) reply: Reply,
+    /// The list registers, if they are not to stay as they are.
+    pub(super) interrupts: Option<Interrupts>,
+}
+
+/// Reads and judges the entry record of a vCPU whose last exit waits for `pending`.
+///
+/// # Errors
+/// [`Status::InvalidParameter`] if the record has no meaning.
+#[inline]
+pub(super) fn read<H: Hardware>(hw: &H, page: Frame, pending: &Pending) -> Result<EntryRecord, Status> {
+    let flags = EntryFlags::from_bits(hw.shared_load(page, ENTRY_FLAGS)).ok_or(Status::InvalidParameter)?;
+    let reply = if flags.contains(EntryFlags::ANSWER) {
+        read_reply(hw, page, pending)?
+    } else {
+        Reply::RETRY
+    };
+    let interrupts = if flags.contains(EntryFlags::INTERRUPTS) {
+        Some(read_interrupts(hw, page)?)
+    } else {
+        None
+    };
+    Ok(EntryRecord { reply, interrupts })
+}
+
+fn read_reply<H: Hardware>(hw: &H, page: Frame, pending: &Pending) -> Result<Reply, Status> {
+    let answer =
+        Answer::try_from(hw.shared_load(page, ENTRY_ANSWER)).map_err(|_| Status::InvalidParameter)?;
+    if !is_an_answer(pending, answer) {
+        return Err(Status::InvalidParameter);
+    }
+    let mut values = [0; 4];
+    if answer == Answer::Done {
+        for (number, value) in values.iter_mut().enumerate() {
+            *value = hw.shared_load(page, ENTRY_VALUES + number);
+        }
+    }
+    Ok(Reply { answer, values })
+}
+
+/// Whether `answer` means something to an exit that waits for `pending`.
+const fn is_an_answer(pending: &Pending, answer: Answer) -> bool {
+    let Pending::Exit { reason, .. } = pending else {
+        return matches!(answer, Answer::Retry);
+    };
+    match answer {
+        Answer::Retry => true,
+        Answer::Refuse => matches!(
+            reason,
+            ExitReason::Pinned | ExitReason::MemoryFault | ExitReason::MmioRead | ExitReason::MmioWrite
+        ),
+        Answer::Done => matches!(
+            reason,
+            ExitReason::MmioRead | ExitReason::MmioWrite | ExitReason::HostService
+        ),
+    }
+}
+
+fn read_interrupts<H: Hardware>(hw: &H, page: Frame) -> Result<Interrupts, Status> {
+    let count = hw.shared_load(page, ENTRY_LIST_COUNT);
+    if count > u64::from(hw.guest_support().list_registers) {
+        return Err(Status::InvalidParameter);
+    }
+    let mut list = [0; MAX_LIST_REGISTERS];
+    for (number, register) in list.iter_mut().take(count as usize).enumerate() {
+        *register = hw.shared_load(page, ENTRY_LIST + number) & LIST_ALLOWED;
+    }
+    Ok(Interrupts {
+        control: hw.shared_load(page, ENTRY_ICH_HCR) & HCR_HOST | GicInterface::ENABLE,
+        count,
+        list,
+    })
+}
