@@ -41,7 +41,8 @@ sve_load:
     add     x1, x0, #{P}
     each_predicate ldr
     each_vector ldr
-    add     x1, x0, #{CONTROL}
+    mov     x1, #{CONTROL}
+    add     x1, x1, x0
     ldp     x2, x3, [x1]
     msr     fpsr, x2
     msr     fpcr, x3
@@ -49,7 +50,8 @@ sve_load:
 
 .global sve_store
 sve_store:
-    add     x1, x0, #{CONTROL}
+    mov     x1, #{CONTROL}
+    add     x1, x1, x0
     mrs     x2, fpsr
     mrs     x3, fpcr
     stp     x2, x3, [x1]
