@@ -57,6 +57,14 @@ pub fn payload_host() -> Result<Image> {
     bare_metal("payload-host", None, "Building the payload host")
 }
 
+/// Builds the bare-metal guest kernel of the tests, which the payload host finds as its ramdisk.
+///
+/// # Errors
+/// If it does not build; the error holds what the compiler said.
+pub fn payload_guest() -> Result<Image> {
+    bare_metal("payload-guest", None, "Building the payload guest")
+}
+
 /// Builds the probe, a static program for a Linux host.
 ///
 /// # Errors

@@ -74,7 +74,7 @@ impl Configuration {
         if hypervisor.is_some() {
             machine.host = Some(Host {
                 image: payload.flat.clone(),
-                initrd: None,
+                initrd: Some(images::payload_guest()?.flat),
                 arguments,
             });
             return Ok((machine, hypervisor));

@@ -18,7 +18,7 @@ mod firmware_calls;
 mod gadget;
 mod ground;
 mod hypercalls;
-mod random;
+pub(crate) mod random;
 mod stage1;
 mod system;
 mod tally;

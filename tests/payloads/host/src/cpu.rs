@@ -120,6 +120,13 @@ pub(crate) fn run_on(cpu: usize, job: impl Fn() + Sync) {
     hand_out(cpu, &|_| job(), || wait_for(cpu));
 }
 
+/// Runs `job` on one other CPU, and returns what it returned there.
+pub(crate) fn answer_of<T: Send>(cpu: usize, job: impl Fn() -> T + Sync) -> T {
+    let answer = TicketMutex::<_>::new(None);
+    run_on(cpu, || *answer.lock() = Some(job()));
+    answer.into_inner().expect("the CPU has run the job")
+}
+
 /// Runs `job` on all CPUs at once, this one too, each with its number, and waits for all.
 pub(crate) fn run_everywhere(job: impl Fn(usize) + Sync) {
     run_on_first(count(), job);

@@ -127,7 +127,7 @@ extern "C" fn unexpected(frame: &mut Frame, vector: u64) -> ! {
 }
 
 core::arch::global_asm!(
-    include_str!("vectors.S"),
+    include_str!("../../asm/vectors.S"),
     FRAME_SIZE = const size_of::<Frame>(),
     FRAME_ELR = const offset_of!(Frame, elr),
     FRAME_ESR = const offset_of!(Frame, esr),

@@ -163,6 +163,14 @@ impl Frames {
         })
     }
 
+    /// Every eight bytes of the frames, in order.
+    pub(crate) fn contents(&self) -> impl Iterator<Item = u64> + use<> {
+        self.words().map(|address| {
+            // SAFETY: as in `fill`.
+            unsafe { with_exposed_provenance_mut::<u64>(address as usize).read_volatile() }
+        })
+    }
+
     /// Writes code to the start of frame number `index` and makes it visible to fetches.
     pub(crate) fn write_code(&self, index: u64, code: &[u32]) {
         let address = self.frame(index);

@@ -1,4 +1,4 @@
-//! Interrupts: a GICv3 with the physical timer's interrupt and one to wake CPUs, and nothing else enabled.
+//! Interrupts: a GICv3 with the two timers' interrupts and one to wake CPUs, and nothing else enabled.
 #![expect(unsafe_code, reason = "takes the GIC's registers")]
 
 use crate::machine::Machine;
@@ -15,6 +15,10 @@ use safe_mmio::UniqueMmioPointer;
 
 /// The non-secure physical timer of EL1: PPI 14, INTID 30 (Arm BSA, DEN0094).
 pub(crate) const TIMER: IntId = IntId::ppi(14);
+
+/// The virtual timer: PPI 11, INTID 27. It belongs to guests; while one runs, its interrupt brings EL2 back, and EL2
+/// stops the timer before the host could see it.
+const GUEST_TIMER: IntId = IntId::ppi(11);
 
 /// What one CPU sends another that may sleep: there is something to do.
 const WAKE: IntId = IntId::sgi(0);
@@ -43,6 +47,10 @@ pub(crate) fn init_cpu(machine: &Machine) {
         redistributor.set_trigger(TIMER, Trigger::Level),
         redistributor.set_interrupt_priority(TIMER, 0x80),
         redistributor.enable_interrupt(TIMER, true),
+        redistributor.set_group(GUEST_TIMER, Group::Group1NS),
+        redistributor.set_trigger(GUEST_TIMER, Trigger::Level),
+        redistributor.set_interrupt_priority(GUEST_TIMER, 0x80),
+        redistributor.enable_interrupt(GUEST_TIMER, true),
         redistributor.enable_interrupt(WAKE, true),
     ] {
         result.expect("SGIs and PPIs are the redistributor's");

@@ -28,6 +28,8 @@ pub(crate) struct Machine {
     pub(crate) no_map: ArrayVec<Range<u64>, 16>,
     /// Whether PSCI is reached by SMC; by HVC otherwise.
     pub(crate) psci_by_smc: bool,
+    /// The ramdisk, if the loader left one.
+    pub(crate) ramdisk: Option<Range<u64>>,
     /// What the payload is told to do.
     pub(crate) command_line: ArrayString<512>,
     /// Devices that the cases look for.
@@ -129,6 +131,7 @@ impl Machine {
             };
             if let (Some(start), Some(end)) = (address("linux,initrd-start"), address("linux,initrd-end")) {
                 machine.reserved.try_push(start..end).ok()?;
+                machine.ramdisk = Some(start..end);
             }
         }
         Some(machine)

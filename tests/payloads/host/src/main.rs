@@ -5,6 +5,8 @@
 //! the UART, and the exit status goes out by semihosting.
 //!
 //! - [`boot`], [`paging`], [`exception`], [`cpu`], [`frames`], [`interrupts`], [`timer`]: the small kernel.
+//! - [`heap`]: for the books of those that run guests.
+//! - [`guest`]: VMs, vCPUs, and what a host does for them.
 //! - [`probe`]: accesses that may fault, at EL1 and EL0, and what came of them.
 //! - [`firmware`], [`hypercall`]: SMCs and HVCs.
 //! - [`registry`], [`run`]: what a case is, and how cases are chosen, run and reported.
@@ -18,6 +20,8 @@
     clippy::result_large_err,
     reason = "a failure carries its text, and there is no heap to put it on"
 )]
+
+extern crate alloc;
 
 mod attack;
 mod barrier;
@@ -33,6 +37,8 @@ mod exception;
 mod exit;
 mod firmware;
 mod frames;
+mod guest;
+mod heap;
 mod hypercall;
 mod interrupts;
 mod machine;
@@ -56,6 +62,7 @@ extern "C" fn payload_main(tree: u64) -> ! {
     console::init(machine.uart);
     paging::map(machine);
     frames::init(machine);
+    heap::init();
     interrupts::init(machine);
     interrupts::init_cpu(machine);
     match command_line::parse(&machine.command_line) {

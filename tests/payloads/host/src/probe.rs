@@ -11,6 +11,7 @@ use crate::exception::{Fault, Frame, class};
 use crate::paging::USER_ALIAS;
 use crate::{cpu, sysreg};
 use core::cell::UnsafeCell;
+pub(crate) use payload_protocol::Access;
 use spin::mutex::TicketMutex;
 
 /// Where a probe runs.
@@ -48,59 +49,6 @@ impl Level {
             Self::El1 => class::INSTRUCTION_ABORT_SAME,
             Self::El0 => class::INSTRUCTION_ABORT_LOWER,
         }
-    }
-}
-
-/// A kind of access, in the order of the snippets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Access {
-    Load1,
-    Load2,
-    Load4,
-    Load8,
-    LoadPair,
-    LoadWriteBack,
-    LoadExclusive,
-    LoadAcquire,
-    LoadVector,
-    Store1,
-    Store2,
-    Store4,
-    Store8,
-    StorePair,
-    StoreWriteBack,
-    StoreRelease,
-    StoreVector,
-    ZeroLine,
-}
-
-impl Access {
-    /// All kinds.
-    pub(crate) const ALL: [Self; 18] = [
-        Self::Load1,
-        Self::Load2,
-        Self::Load4,
-        Self::Load8,
-        Self::LoadPair,
-        Self::LoadWriteBack,
-        Self::LoadExclusive,
-        Self::LoadAcquire,
-        Self::LoadVector,
-        Self::Store1,
-        Self::Store2,
-        Self::Store4,
-        Self::Store8,
-        Self::StorePair,
-        Self::StoreWriteBack,
-        Self::StoreRelease,
-        Self::StoreVector,
-        Self::ZeroLine,
-    ];
-
-    /// Whether it writes.
-    pub(crate) fn is_write(self) -> bool {
-        self as u8 >= Self::Store1 as u8
     }
 }
 
@@ -233,4 +181,4 @@ pub(crate) fn caught_at_el0(frame: &mut Frame, fault: Fault) {
     *caught.fault.lock() = Some(fault);
 }
 
-core::arch::global_asm!(include_str!("snippets.S"));
+core::arch::global_asm!(include_str!("../../asm/snippets.S"));

@@ -4,11 +4,12 @@ use crate::frames::{self, Frames};
 use crate::hypercall::HYPERVISOR;
 use crate::machine::machine;
 use crate::probe::{self, Access, Level};
-use crate::registry::{Outcome, TestResult, ensure_eq, fail, skip, succeed, text};
+use crate::registry::{Failure, Outcome, TestResult, ensure_eq, fail, skip, succeed, text};
 use arrayvec::ArrayVec;
 use host_shim::{CallError, FrameInfo};
 use hyp_abi::host_call::Statistic;
 use hyp_abi::{Counter, FRAME_SIZE, FrameRange, FrameState, HostCall, REGION_SIZE, Status};
+use spin::mutex::TicketMutex;
 
 /// 4 KiB frames in a region.
 pub(crate) const REGION_FRAMES: u64 = REGION_SIZE / FRAME_SIZE;
@@ -90,7 +91,12 @@ pub(crate) fn ensure_refused(call: HostCall, status: Status, around: &[u64]) -> 
     match HYPERVISOR.call(call) {
         Err(CallError::Refused { status: got, detail }) => {
             ensure_eq!(got, status, "{call:x?}");
-            if status != Status::NoMemory {
+            // These say how many.
+            let counts = matches!(
+                status,
+                Status::NoMemory | Status::VmNeedsMemory | Status::FramesLeft
+            );
+            if !counts {
                 ensure_eq!(detail, 0, "{call:x?}: first result of a refusal");
             }
         }
@@ -192,4 +198,36 @@ pub(crate) fn ensure_all_refused(physical: u64) -> TestResult {
         ensure_fetch_refused(level, physical)?;
     }
     Ok(())
+}
+
+/// The first thing that went wrong on any CPU.
+#[derive(Debug)]
+pub(crate) struct FirstError(TicketMutex<Option<Outcome>>);
+
+impl FirstError {
+    /// Nothing so far.
+    pub(crate) const fn new() -> Self {
+        Self(TicketMutex::new(None))
+    }
+
+    /// Keeps what went wrong, if it is the first.
+    pub(crate) fn keep(&self, outcome: Outcome) {
+        self.0.lock().get_or_insert(outcome);
+    }
+
+    /// Keeps a text, if it is the first.
+    #[track_caller]
+    pub(crate) fn report(&self, arguments: core::fmt::Arguments<'_>) {
+        let location = core::panic::Location::caller();
+        self.keep(Outcome::Failed(Failure {
+            file: location.file(),
+            line: location.line(),
+            text: text(arguments),
+        }));
+    }
+
+    /// Fails the case with what was kept.
+    pub(crate) fn ensure_none(&self) -> TestResult {
+        self.0.lock().take().map_or(Ok(()), Err)
+    }
 }

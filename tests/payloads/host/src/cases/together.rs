@@ -1,37 +1,18 @@
 //! All CPUs at once on neighboring and on the same frames.
 
-use super::support::{REGION_FRAMES, ensure_state, fill_pool, frames_aligned, needs_cpus, pooled_frames};
+use super::support::{
+    FirstError, REGION_FRAMES, ensure_state, fill_pool, frames_aligned, needs_cpus, pooled_frames,
+};
 use crate::barrier::Barrier;
 use crate::hypercall::HYPERVISOR;
-use crate::registry::{Outcome, case, ensure, ensure_eq, fail, succeed, text};
+use crate::registry::{Outcome, case, ensure, ensure_eq, fail, succeed};
 use crate::{cpu, frames::Frames};
 use core::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use host_shim::CallError;
 use hyp_abi::{FrameRange, FrameState, HostCall, REGION_SIZE, Status};
-use spin::mutex::TicketMutex;
 
 /// Rounds of each CPU.
 const ROUNDS: u64 = 300;
-
-/// The first thing that went wrong on any CPU.
-struct FirstError(TicketMutex<Option<crate::registry::Text>>);
-
-impl FirstError {
-    const fn new() -> Self {
-        Self(TicketMutex::new(None))
-    }
-
-    fn report(&self, arguments: core::fmt::Arguments<'_>) {
-        self.0.lock().get_or_insert_with(|| text(arguments));
-    }
-
-    fn ensure_none(&self) -> Result<(), Outcome> {
-        match self.0.lock().take() {
-            Some(error) => fail!("{error}"),
-            None => Ok(()),
-        }
-    }
-}
 
 /// A small generator of numbers that need not be good, only many (xorshift64).
 struct Numbers(u64);

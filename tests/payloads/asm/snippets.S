@@ -1,4 +1,4 @@
-// One access each, in the order of `probe::Access`: address in x0, data in x1. Every snippet has a slot of 16 bytes,
+// One access each, in the order of `payload_protocol::Access`: address in x0, data in x1. Every snippet has a slot of 16 bytes,
 // once with a return for EL1 and once with a call upwards for EL0.
 
 .macro snippet end, instruction:vararg

@@ -1,5 +1,5 @@
 // The exception vectors of EL1 (Arm ARM DDI 0487, D1.3.1.5). Every entry saves the whole general register file
-// and what describes the exception, in the layout of `exception::Frame`.
+// and what describes the exception, in the layout of the payload's `exception::Frame`.
 
 .macro frame_save
     sub     sp, sp, #{FRAME_SIZE}
