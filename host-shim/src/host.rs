@@ -64,8 +64,7 @@ impl<K: Kernel> Host<K> {
     pub fn supply(&self, pages: u64) -> Result<(), Error> {
         let mut missing = pages;
         // In one piece if that can be had: EL2 then splits one of the host's blocks and not many.
-        let order = pages.next_power_of_two().trailing_zeros() as u8;
-        let mut order = order.min(MAX_ORDER);
+        let mut order = pages.min(1 << MAX_ORDER).next_power_of_two().trailing_zeros() as u8;
         while missing > 0 {
             let pfn = match self.source.allocate(Purpose::Hypervisor, order, Contents::Any) {
                 Ok(allocated) => allocated.pfn,
@@ -136,14 +135,14 @@ impl<K: Kernel> Host<K> {
     /// Makes a call, gives EL2 the pages that it or the VM lacks, and tries again while another CPU is in the way.
     pub(crate) fn call<T>(
         &self,
-        vm: impl Fn() -> Option<VmHandle>,
+        vm: Option<VmHandle>,
         attempt: impl Fn() -> Result<T, CallError>,
     ) -> Result<T, Error> {
         let (mut asked, mut waited) = (0, 0);
         loop {
             match attempt() {
                 Ok(value) => return Ok(value),
-                Err(error) => self.overcome(&vm, error, &mut asked, &mut waited)?,
+                Err(error) => self.overcome(vm, error, &mut asked, &mut waited)?,
             }
         }
     }
@@ -151,7 +150,7 @@ impl<K: Kernel> Host<K> {
     /// As [`Host::call`], for a ranged call. `attempt` begins after the first so many frames.
     pub(crate) fn call_range(
         &self,
-        vm: impl Fn() -> Option<VmHandle>,
+        vm: Option<VmHandle>,
         attempt: impl Fn(u64) -> Result<(), RangeError>,
     ) -> Result<(), PartError> {
         let (mut asked, mut waited, mut done) = (0, 0, 0);
@@ -163,7 +162,7 @@ impl<K: Kernel> Host<K> {
                         (asked, waited) = (0, 0);
                         done += error.done;
                     }
-                    self.overcome(&vm, error.error, &mut asked, &mut waited)
+                    self.overcome(vm, error.error, &mut asked, &mut waited)
                         .map_err(|error| PartError { done, error })?;
                 }
             }
@@ -173,7 +172,7 @@ impl<K: Kernel> Host<K> {
     /// Removes the reason for a refusal, if it is one that passes.
     fn overcome(
         &self,
-        vm: &impl Fn() -> Option<VmHandle>,
+        vm: Option<VmHandle>,
         error: CallError,
         asked: &mut u32,
         waited: &mut u32,
@@ -188,13 +187,34 @@ impl<K: Kernel> Host<K> {
         }
         *asked += 1;
         if let Some(pages) = error.pages_needed() {
-            self.supply(pages.max(BATCH))
-                .or_else(|_| self.supply(pages.max(1)))
-        } else if let (Some(pages), Some(vm)) = (error.vm_pages_needed(), vm()) {
-            self.call(|| None, || self.hypervisor.top_up_vm(vm, pages.max(1)).map(drop))
+            self.supply_some(pages)
+        } else if let (Some(pages), Some(vm)) = (error.vm_pages_needed(), vm) {
+            self.top_up(vm, pages).map(drop)
         } else {
             Err(error.into())
         }
+    }
+
+    /// Moves pages to the reserve of a VM, and returns how many that holds.
+    pub(crate) fn top_up(&self, vm: VmHandle, pages: u64) -> Result<u64, Error> {
+        let mut tries = 0;
+        loop {
+            let error = match self.hypervisor.top_up_vm(vm, pages.max(1)) {
+                Ok(held) => return Ok(held),
+                Err(error) => error,
+            };
+            match error.pages_needed() {
+                Some(missing) if tries < TRIES_FOR_PAGES => self.supply_some(missing)?,
+                _ => return Err(error.into()),
+            }
+            tries += 1;
+        }
+    }
+
+    /// Gives the pool what it lacks, and more if there is more.
+    fn supply_some(&self, pages: u64) -> Result<(), Error> {
+        self.supply(pages.max(BATCH))
+            .or_else(|_| self.supply(pages.max(1)))
     }
 
     fn free_frames(&self, start: u64, end: u64) {

@@ -75,3 +75,8 @@ pub use memfd::{GuestMemfd, MemfdConfig};
 pub use vcpu::{Exit, Vcpu};
 #[cfg(feature = "alloc")]
 pub use vm::{SlotConfig, Vm, VmConfig};
+
+#[cfg(all(test, feature = "alloc"))]
+mod fake;
+#[cfg(all(test, feature = "alloc"))]
+mod tests;

@@ -51,10 +51,9 @@ impl<K: Kernel> Vm<K> {
     /// [`Error::NoMemory`]; EL2's refusal of the configuration, and nothing is left behind.
     pub fn create(host: &Arc<Host<K>>, config: &VmConfig) -> Result<Self, Error> {
         let hypervisor = host.hypervisor();
-        let handle = host.call(
-            || None,
-            || hypervisor.create_vm(config.flags, config.vcpus, config.ipa_bits),
-        )?;
+        let handle = host.call(None, || {
+            hypervisor.create_vm(config.flags, config.vcpus, config.ipa_bits)
+        })?;
         let core = Identity::new(host, handle, config.flags, config.ipa_bits);
         // What fails from here on drops the VM.
         let vm = Self { core: Arc::new(core) };
@@ -89,13 +88,13 @@ impl<K: Kernel> Vm<K> {
             host.source().free(Purpose::RunPage, crate::Block::frame(page));
             error
         };
-        host.call_range(|| None, |_| hypervisor.share(page.range(1)))
+        host.call_range(None, |_| hypervisor.share(page.range(1)))
             .map_err(|stopped| free(stopped.error))?;
         let created = self
             .core
             .call(|vm| hypervisor.create_vcpu(vm, index, page.address()));
         if let Err(error) = created {
-            let unshared = host.call_range(|| None, |_| hypervisor.unshare(page.range(1)));
+            let unshared = host.call_range(None, |_| hypervisor.unshare(page.range(1)));
             if unshared.is_ok() {
                 return Err(free(error));
             }
@@ -272,7 +271,7 @@ impl<K: Kernel> Vm<K> {
 
 impl<K: Kernel> Identity<K> {
     pub(crate) fn top_up(&self, pages: u64) -> Result<u64, Error> {
-        self.call(|vm| self.host().hypervisor().top_up_vm(vm, pages))
+        self.host().top_up(self.handle(), pages)
     }
 
     pub(crate) fn fault_in(&self, gfn: u64) -> Result<(), Error> {

@@ -67,7 +67,7 @@ impl<K: Kernel> GuestMemfd<K> {
                 let range = pinned.frame.range(1);
                 inode
                     .host
-                    .call_range(|| None, |_| inode.host.hypervisor().pin_shared(range))
+                    .call_range(None, |_| inode.host.hypervisor().pin_shared(range))
                     .map_err(Error::from)
                     .map_err(|error| match error.status() {
                         // The guest took it back between our look and our call.
@@ -173,7 +173,7 @@ impl<K: Kernel> Debt<K> {
 
 fn unpin<K: Kernel>(host: &Host<K>, pinned: Pinned) -> Result<(), Error> {
     if pinned.at_el2 {
-        host.call_range(|| None, |_| host.hypervisor().unpin_shared(pinned.frame.range(1)))?;
+        host.call_range(None, |_| host.hypervisor().unpin_shared(pinned.frame.range(1)))?;
     }
     Ok(())
 }

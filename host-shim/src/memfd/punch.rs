@@ -41,10 +41,9 @@ impl<K: Kernel> Inode<K> {
                 for page in run {
                     let frame = hold.frame(page).address();
                     self.host
-                        .call(
-                            || vm.map(|vm| vm.handle()),
-                            || self.host.hypervisor().force_reclaim(frame),
-                        )
+                        .call(vm.map(|vm| vm.handle()), || {
+                            self.host.hypervisor().force_reclaim(frame)
+                        })
                         .map_err(|error| match error.status() {
                             // The guest shares it at the moment.
                             Some(Status::NotOwner) => in_use(page),
@@ -122,13 +121,10 @@ impl<K: Kernel> Inode<K> {
                 at = part.end;
                 continue;
             };
-            let back = self.host.call_range(
-                || None,
-                |done| {
-                    let left = hold.frame(run.start + done).range(run.end - run.start - done);
-                    self.host.hypervisor().take_back(left)
-                },
-            );
+            let back = self.host.call_range(None, |done| {
+                let left = hold.frame(run.start + done).range(run.end - run.start - done);
+                self.host.hypervisor().take_back(left)
+            });
             let done = back.map_or_else(|error| error.done, |()| run.end - run.start);
             at = run.start + done;
             taken += done;

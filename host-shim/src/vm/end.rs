@@ -135,10 +135,10 @@ impl<K: Kernel> Identity<K> {
             let hypervisor = self.host().hypervisor();
             let info = self
                 .host()
-                .call(|| None, || hypervisor.frame_state(frame.address()))?;
+                .call(None, || hypervisor.frame_state(frame.address()))?;
             if info.state == FrameState::Relinquished {
                 self.host()
-                    .call_range(|| None, |_| hypervisor.take_back(frame.range(1)))?;
+                    .call_range(None, |_| hypervisor.take_back(frame.range(1)))?;
                 self.count_taken(1);
             }
             hold.set(page..page + 1, Page::Ready);
@@ -151,7 +151,7 @@ impl<K: Kernel> Identity<K> {
         let host = self.host();
         for page in pages {
             if host
-                .call_range(|| None, |_| host.hypervisor().unshare(page.range(1)))
+                .call_range(None, |_| host.hypervisor().unshare(page.range(1)))
                 .is_ok()
             {
                 host.source().free(Purpose::RunPage, Block::frame(page));

@@ -108,7 +108,7 @@ impl<K: Kernel> Identity<K> {
     pub(crate) fn call<T>(&self, attempt: impl Fn(VmHandle) -> Result<T, CallError>) -> Result<T, Error> {
         loop {
             let handle = self.handle();
-            match self.host.call(|| Some(handle), || attempt(handle)) {
+            match self.host.call(Some(handle), || attempt(handle)) {
                 Err(Error::Gone) if self.handle() != handle => {}
                 result => return result,
             }
@@ -125,7 +125,7 @@ impl<K: Kernel> Identity<K> {
             let handle = self.handle();
             let result = self
                 .host
-                .call_range(|| Some(handle), |done| attempt(handle, before + done));
+                .call_range(Some(handle), |done| attempt(handle, before + done));
             match result {
                 Ok(()) => return Ok(()),
                 Err(PartError { done, error }) => {
