@@ -76,7 +76,15 @@ struct FakeVm {
 #[derive(Debug)]
 struct Frame {
     owner: Owner,
-    contents: Box<[u64; 512]>,
+    /// `None`: whatever was there when the machine started, which is not zero.
+    contents: Option<Box<[u64; 512]>>,
+}
+
+impl Frame {
+    fn contents(&mut self) -> &mut [u64; 512] {
+        self.contents
+            .get_or_insert_with(|| Box::new([0xDEAD_BEEF_DEAD_BEEF; 512]))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -102,7 +110,7 @@ impl Fake {
         let frame = |number| {
             let frame = Frame {
                 owner: Owner::Host,
-                contents: Box::new([0xDEAD_0000_0000_0000 | number; 512]),
+                contents: None,
             };
             (number, frame)
         };
@@ -133,14 +141,15 @@ impl Fake {
 
     /// A byte of a frame, whoever owns it.
     pub(crate) fn byte(&self, frame: Pfn, offset: usize) -> u8 {
-        self.state().frames[&frame.number()].contents[offset / 8].to_le_bytes()[offset % 8]
+        let mut state = self.state();
+        let frame = state.frames.get_mut(&frame.number()).unwrap();
+        frame.contents()[offset / 8].to_le_bytes()[offset % 8]
     }
 
     pub(crate) fn is_zero(&self, frame: Pfn) -> bool {
-        self.state().frames[&frame.number()]
-            .contents
-            .iter()
-            .all(|word| *word == 0)
+        let mut state = self.state();
+        let frame = state.frames.get_mut(&frame.number()).unwrap();
+        frame.contents().iter().all(|word| *word == 0)
     }
 
     /// How often the host touched what is not the host's.
@@ -211,11 +220,17 @@ impl Hypercall for Fake {
 impl State {
     fn reach(&mut self, frame: Pfn) -> Result<&mut [u64; 512], NotReachable> {
         match self.frames.get_mut(&frame.number()) {
-            Some(Frame {
-                owner:
-                    Owner::Host | Owner::SharedHyp { .. } | Owner::GuestShared { .. } | Owner::Borrowed { .. },
-                contents,
-            }) => Ok(contents),
+            Some(frame)
+                if matches!(
+                    frame.owner,
+                    Owner::Host
+                        | Owner::SharedHyp { .. }
+                        | Owner::GuestShared { .. }
+                        | Owner::Borrowed { .. }
+                ) =>
+            {
+                Ok(frame.contents())
+            }
             _ => {
                 self.trespasses += 1;
                 Err(NotReachable)
@@ -224,7 +239,7 @@ impl State {
     }
 
     fn word(&mut self, frame: u64, index: usize) -> &mut u64 {
-        &mut self.frames.get_mut(&frame).unwrap().contents[index]
+        &mut self.frames.get_mut(&frame).unwrap().contents()[index]
     }
 }
 

@@ -4,11 +4,11 @@ use crate::account::Purpose;
 use crate::frames::{MAX_ORDER, aligned_pieces};
 use crate::provider::{Contents, Source};
 use crate::range_set::RangeSet;
+use crate::sync::Mutex;
 use crate::{Block, CallError, Error, Hypervisor, Kernel, PartError, Pfn, RangeError};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hyp_abi::{FrameRange, Status, VmHandle};
-use spin::Mutex;
 
 /// EL2's pool is given at least so many pages at a time, so that most calls find some.
 const BATCH: u64 = 16;

@@ -57,6 +57,8 @@ pub mod provider;
 #[cfg(feature = "alloc")]
 mod range_set;
 #[cfg(feature = "alloc")]
+mod sync;
+#[cfg(feature = "alloc")]
 pub mod vcpu;
 #[cfg(feature = "alloc")]
 pub mod vm;

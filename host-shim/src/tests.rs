@@ -15,3 +15,4 @@ mod pins;
 mod races;
 mod slots;
 mod support;
+mod walk;

@@ -83,7 +83,6 @@ impl<K: Kernel> Vm<K> {
         let host = self.core.host();
         let hypervisor = host.hypervisor();
         let page = host.source().allocate_zeroed(Purpose::RunPage, host.kernel())?;
-        // From here on it is freed with the VM's others; a page that was not shared is no reason to fail then.
         let free = |error| {
             host.source().free(Purpose::RunPage, crate::Block::frame(page));
             error

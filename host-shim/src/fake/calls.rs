@@ -293,9 +293,9 @@ impl State {
         let launched = vm.life == Life::Launched;
         let first = range.base / FRAME_SIZE;
         let block = range.frames >= 512 && first % 512 == 0 && gfn % 512 == 0;
-        let region = (first..first + 512).all(|frame| self.owner(frame) == Ok(Owner::Host))
+        let whole = block
+            && (first..first + 512).all(|frame| self.owner(frame) == Ok(Owner::Host))
             && (gfn..gfn + 512).all(|gfn| !self.vms[&slot].map.contains_key(&gfn));
-        let whole = block && region;
         let frames = if whole { 512 } else { range.frames };
         self.ranged(FrameRange::new(range.base, frames), |state, frame, index| {
             let gfn = gfn + index;
@@ -426,7 +426,7 @@ impl State {
     }
 
     pub(super) fn scrub(&mut self, frame: u64) {
-        self.frames.get_mut(&frame).unwrap().contents.fill(0);
+        self.frames.get_mut(&frame).unwrap().contents().fill(0);
     }
 
     fn from_pool(&mut self, pages: u64) -> Result<Vec<u64>, (Status, u64)> {

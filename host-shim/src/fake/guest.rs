@@ -136,7 +136,7 @@ impl State {
             Act::Write(gfn, byte) => match self.access(slot, *gfn, Permissions::WRITE) {
                 Ok(frame) => {
                     let word = u64::from_le_bytes([*byte; 8]);
-                    self.frames.get_mut(&frame).unwrap().contents.fill(word);
+                    self.frames.get_mut(&frame).unwrap().contents().fill(word);
                     Outcome::Done
                 }
                 Err(outcome) => outcome,
@@ -144,7 +144,7 @@ impl State {
             Act::Expect(gfn, byte) => match self.access(slot, *gfn, Permissions::READ) {
                 Ok(frame) => {
                     let word = u64::from_le_bytes([*byte; 8]);
-                    let contents = &self.frames[&frame].contents;
+                    let contents = self.frames.get_mut(&frame).unwrap().contents();
                     assert!(contents.iter().all(|there| *there == word), "gfn {gfn:#x}");
                     Outcome::Done
                 }

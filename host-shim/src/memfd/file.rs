@@ -5,6 +5,7 @@ use super::hold::Hold;
 use super::inode::Inode;
 use super::{FallocateMode, MemfdConfig, MemfdFlags, PartialPunch};
 use crate::provider::Source;
+use crate::sync::Mutex;
 use crate::vm::{Identity, Slot};
 use crate::{Error, Kernel, MAX_ORDER, Pfn, Vm};
 use alloc::collections::BTreeMap;
@@ -13,7 +14,6 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use hyp_abi::vm::VmFlags;
 use hyp_abi::{FRAME_SIZE, FrameState};
-use spin::Mutex;
 
 /// A file of guest memory, as one VM sees it. Clones are the same file, like duplicates of a descriptor; the last of
 /// them closes it. It may be passed on, and outlive its VM.
@@ -56,7 +56,7 @@ pub enum Attribute {
 }
 
 /// A frame of a file that is neither punched nor given away while this lives. It is to be short: a punch, a fault and
-/// a pin of the same extent wait for it, those of the same CPU for ever.
+/// a pin of the same extent wait for it, those of the same CPU for ever; so no file, pin or VM is dropped meanwhile.
 #[derive(Debug)]
 pub struct PageGuard<K: Kernel> {
     // First: the file is closed after it.

@@ -8,13 +8,13 @@ use crate::account::Purpose;
 use crate::frames::aligned_pieces;
 use crate::host::Host;
 use crate::provider::{Contents, Source};
+use crate::sync::Mutex;
 use crate::{Block, Error, Kernel};
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::ops::Range;
 use hyp_abi::FRAME_SIZE;
-use spin::Mutex;
 
 /// Memory. Pages are numbered from the start of the file.
 #[derive(Debug)]

@@ -1,11 +1,11 @@
 //! Blocks of any size, by the buddy system.
 
 use super::{Allocated, Contents, Provider};
+use crate::sync::Mutex;
 use crate::{Block, MAX_ORDER, Pfn};
 use buddy_system_allocator::FrameAllocator;
 use core::fmt;
 use core::ops::RangeInclusive;
-use spin::Mutex;
 
 const ORDERS: usize = MAX_ORDER as usize + 1;
 

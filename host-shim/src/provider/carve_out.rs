@@ -2,9 +2,9 @@
 
 use super::{Allocated, Contents, Provider};
 use crate::range_set::RangeSet;
+use crate::sync::Mutex;
 use crate::{Block, MAX_ORDER, Pfn};
 use core::ops::RangeInclusive;
-use spin::Mutex;
 
 /// Frames of one fixed range: memory carved out at boot, or a persistent-memory device. There is no page structure and
 /// perhaps no mapping of the host behind them. The lowest free block that fits is handed out.

@@ -1,11 +1,11 @@
 //! Huge blocks that were set aside, without a fallback.
 
 use super::{Allocated, Contents, Provider};
+use crate::sync::Mutex;
 use crate::{Block, Error, MAX_ORDER, Pfn};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
-use spin::Mutex;
 
 /// Blocks of one order, reserved when the pool is made, so that a guest that has been promised huge pages gets them.
 /// When there is none left there is none: nothing smaller takes its place. A block comes back whole.

@@ -70,7 +70,7 @@ fn gm05_gm06_two_files_of_a_vm_are_two_memories() {
 }
 
 #[test]
-fn gm07_what_the_host_may_not_touch_is_neither_read_nor_written_nor_mapped() {
+fn gm07_gm12_what_the_host_may_not_touch_is_neither_read_nor_written_nor_mapped() {
     let machine = Machine::new();
     for kind in kinds() {
         let config = MemfdConfig {

@@ -23,22 +23,28 @@ impl<K: Kernel> Identity<K> {
         if self.gone.load(Ordering::SeqCst) {
             return Ok(());
         }
+        let slots: Vec<Arc<Slot<K>>> = self.slots.lock().all().map(Arc::clone).collect();
         match self.destroy() {
             Ok(()) => {}
             Err(Error::FramesLeft(_)) => {
                 self.settle();
-                let slots: Vec<Arc<Slot<K>>> = self.slots.lock().all().map(Arc::clone).collect();
-                let mut unknown = self.has_unknown_relinquished();
-                for slot in slots {
+                let unknown = self.has_unknown_relinquished();
+                for slot in &slots {
                     if self.is_protected() {
-                        self.reclaim(&slot, &mut unknown)?;
+                        self.each_private(slot, |hold, run| self.reclaim(hold, slot, run, unknown))?;
                     } else {
-                        self.unshare(&slot, 0..slot.pages())?;
+                        self.unshare(slot, 0..slot.pages())?;
                     }
                 }
                 self.destroy()?;
             }
             Err(error) => return Err(error),
+        }
+        if self.is_protected() {
+            // The guest may have given up what it had, and nobody took it.
+            for slot in &slots {
+                self.each_private(slot, |hold, run| self.take(hold, run, true))?;
+            }
         }
         self.gone.store(true, Ordering::SeqCst);
         let adopted = core::mem::take(&mut *self.adopted.lock());
@@ -74,8 +80,12 @@ impl<K: Kernel> Identity<K> {
         given_up.is_ok_and(|pages| pages > self.taken.load(Ordering::SeqCst))
     }
 
-    /// Takes back what the guest owns of a slot, by the record of its file.
-    fn reclaim(&self, slot: &Arc<Slot<K>>, unknown: &mut bool) -> Result<(), Error> {
+    /// Looks at every run of pages of a slot that were given to the guest, by the record of their file.
+    fn each_private(
+        &self,
+        slot: &Slot<K>,
+        each: impl Fn(&Hold<K>, Range<u64>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let Some(inode) = slot.inode() else {
             return Ok(());
         };
@@ -87,20 +97,15 @@ impl<K: Kernel> Identity<K> {
             at = part.end;
             for (run, page) in hold.runs(part) {
                 if page == Page::Private(self.number()) {
-                    self.reclaim_run(&hold, slot, run, *unknown)?;
+                    each(&hold, run)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn reclaim_run(
-        &self,
-        hold: &Hold<K>,
-        slot: &Arc<Slot<K>>,
-        run: Range<u64>,
-        unknown: bool,
-    ) -> Result<(), Error> {
+    /// Takes pages back from a guest that is dying.
+    fn reclaim(&self, hold: &Hold<K>, slot: &Slot<K>, run: Range<u64>, unknown: bool) -> Result<(), Error> {
         let mut at = run.start;
         while at < run.end {
             let result = self.call_range(|vm, done| {
@@ -136,12 +141,17 @@ impl<K: Kernel> Identity<K> {
             let info = self
                 .host()
                 .call(None, || hypervisor.frame_state(frame.address()))?;
-            if info.state == FrameState::Relinquished {
-                self.host()
-                    .call_range(None, |_| hypervisor.take_back(frame.range(1)))?;
-                self.count_taken(1);
-            }
-            hold.set(page..page + 1, Page::Ready);
+            let page_now = match info.state {
+                FrameState::Relinquished => {
+                    self.host()
+                        .call_range(None, |_| hypervisor.take_back(frame.range(1)))?;
+                    self.count_taken(1);
+                    Page::Ready
+                }
+                FrameState::NotYours => Page::Poisoned,
+                _ => Page::Ready,
+            };
+            hold.set(page..page + 1, page_now);
         }
         Ok(())
     }

@@ -55,11 +55,7 @@ impl<K: Kernel> Identity<K> {
             if run.contains(&wanted) {
                 match page {
                     Page::Private(vm) if vm == self.number() => return Ok(()),
-                    Page::Private(_) => {
-                        return Err(Error::InUse {
-                            offset: wanted * hyp_abi::FRAME_SIZE,
-                        });
-                    }
+                    Page::Private(_) => return Err(in_use(wanted)),
                     Page::Poisoned => return Err(Error::Poisoned),
                     Page::Fresh | Page::Ready | Page::Hole => {}
                 }
@@ -108,8 +104,10 @@ impl<K: Kernel> Identity<K> {
 
     /// Shares what of a part of an extent the guest does not borrow yet.
     fn share(&self, hold: &Hold<K>, slot: &Arc<Slot<K>>, part: Range<u64>, wanted: u64) -> Result<(), Error> {
-        if hold.page(wanted) == Page::Poisoned {
-            return Err(Error::Poisoned);
+        match hold.page(wanted) {
+            Page::Poisoned => return Err(Error::Poisoned),
+            Page::Private(_) => return Err(in_use(wanted)),
+            Page::Fresh | Page::Ready | Page::Hole => {}
         }
         let first = slot.window().start;
         if slot.borrowed.lock().contains(wanted - first) {
@@ -144,7 +142,7 @@ impl<K: Kernel> Identity<K> {
                 });
                 if let Err(PartError { done, error }) = result {
                     slot.borrowed.lock().remove(new.start + done..new.end);
-                    if (pages.start..pages.start + done).contains(&wanted) {
+                    if slot.borrowed.lock().contains(wanted - first) && wanted < pages.start + done {
                         return Ok(());
                     }
                     return Err(error);
@@ -170,6 +168,12 @@ impl<K: Kernel> Identity<K> {
         }
         borrowed.insert(window);
         new
+    }
+}
+
+const fn in_use(page: u64) -> Error {
+    Error::InUse {
+        offset: page * hyp_abi::FRAME_SIZE,
     }
 }
 

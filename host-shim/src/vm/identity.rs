@@ -3,13 +3,13 @@
 use super::slot::{Slot, Slots};
 use crate::host::Host;
 use crate::memfd::{Debt, Inode};
+use crate::sync::Mutex;
 use crate::{CallError, Error, Kernel, PartError, Pfn, RangeError};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hyp_abi::VmHandle;
 use hyp_abi::vm::VmFlags;
-use spin::Mutex;
 
 /// What [`crate::Vm`], its vCPUs, its files and its pins have in common.
 #[derive(Debug)]

@@ -3,13 +3,13 @@
 use super::{Identity, Vm};
 use crate::memfd::{GuestMemfd, Inner, Inode, Page};
 use crate::range_set::RangeSet;
+use crate::sync::Mutex;
 use crate::{Error, Kernel};
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU8, Ordering};
 use hyp_abi::{FRAME_SIZE, GuestRange, Status};
-use spin::Mutex;
 
 /// How many slots a VM can have, as under KVM on arm64.
 pub const MAX_SLOTS: u32 = 32_767;
