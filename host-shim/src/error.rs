@@ -11,7 +11,8 @@ pub enum CallError {
     Refused {
         /// The reason.
         status: Status,
-        /// The first result register. With [`Status::NoMemory`] it is the number of pages that EL2 lacks.
+        /// The first result register. With [`Status::NoMemory`] and [`Status::VmNeedsMemory`] it is the number of
+        /// pages that EL2 or the VM lacks, with [`Status::FramesLeft`] the number of frames.
         detail: u64,
     },
     /// The answer in x0 is no status that this client knows.
@@ -41,6 +42,18 @@ impl CallError {
         match self {
             Self::Refused {
                 status: Status::NoMemory,
+                detail,
+            } => Some(*detail),
+            _ => None,
+        }
+    }
+
+    /// How many pages the caller must add to the VM's reserve with `TopUp`, if that is what the call lacks.
+    #[must_use]
+    pub const fn vm_pages_needed(&self) -> Option<u64> {
+        match self {
+            Self::Refused {
+                status: Status::VmNeedsMemory,
                 detail,
             } => Some(*detail),
             _ => None,

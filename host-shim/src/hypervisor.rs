@@ -1,4 +1,4 @@
-//! The typed client: one method a call of [`HostCall`].
+//! The typed client: one method a call of [`HostCall`]. Those about VMs are in a file of their own.
 
 use crate::{CallError, Hypercall, RangeError};
 use hyp_abi::{Counter, Features, FrameRange, FrameState, HostCall, Status, Version, host_call::Statistic};
@@ -48,6 +48,11 @@ impl<H: Hypercall> Hypervisor<H> {
     /// A client that reaches EL2 through `hypercall`.
     pub const fn new(hypercall: H) -> Self {
         Self { hypercall }
+    }
+
+    /// What carries the calls.
+    pub const fn hypercall(&self) -> &H {
+        &self.hypercall
     }
 
     /// Issues one call, once, and returns its three results.
@@ -211,18 +216,37 @@ impl<H: Hypercall> Hypervisor<H> {
     fn resume_with(
         &self,
         range: FrameRange,
-        call: fn(FrameRange) -> HostCall,
+        call: impl Fn(FrameRange) -> HostCall,
+        each: impl FnMut([u64; 3]),
+    ) -> Result<(), RangeError> {
+        self.resume_each(
+            range.frames,
+            |done| match done {
+                0 => Some(call(range)),
+                _ => range.after(done).map(&call),
+            },
+            each,
+        )
+    }
+
+    /// Calls until all of `frames` frames are done. `call` makes the call for what is left after the first so many
+    /// of them.
+    fn resume_each(
+        &self,
+        frames: u64,
+        call: impl Fn(u64) -> Option<HostCall>,
         mut each: impl FnMut([u64; 3]),
     ) -> Result<(), RangeError> {
-        let mut left = range;
+        let mut done = 0;
         let mut fruitless = 0;
         loop {
-            let done = range.frames - left.frames;
             let stopped = |error| RangeError { done, error };
-            let values = self.call(call(left)).map_err(stopped)?;
+            // EL2 finished a part, so the whole lies in the address space, and what is left has an address.
+            let next = call(done).ok_or(stopped(CallError::BadResult(done)))?;
+            let values = self.call(next).map_err(stopped)?;
             each(values);
             let [finished, ..] = values;
-            if finished > left.frames {
+            if finished > frames - done {
                 return Err(stopped(CallError::BadResult(finished)));
             }
             if finished == 0 {
@@ -233,16 +257,15 @@ impl<H: Hypercall> Hypervisor<H> {
             } else {
                 fruitless = 0;
             }
-            if finished == left.frames {
+            done += finished;
+            if done == frames {
                 return Ok(());
             }
-            // EL2 finished a part, so the whole lies in the address space, and what is left has an address.
-            left = left
-                .after(finished)
-                .ok_or(stopped(CallError::BadResult(finished)))?;
         }
     }
 }
+
+mod vm;
 
 #[cfg(test)]
 mod tests;

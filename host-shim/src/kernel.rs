@@ -1,0 +1,49 @@
+//! What the shim needs of the kernel that it lives in, apart from memory to give away.
+
+use crate::{Hypercall, Pfn};
+use core::fmt::Debug;
+use thiserror::Error;
+
+/// The host cannot reach a frame: EL2 took it, a guest has it, or nothing is mapped there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the host cannot reach the frame")]
+pub struct NotReachable;
+
+/// How the kernel reaches the contents of frames. The shim only asks it for frames that the host may touch; should
+/// EL2 have taken one all the same, an implementation with exception fixups can say so.
+///
+/// A frame that is written may be given to a guest next: EL2 cleans the caches itself.
+pub trait HostMemory {
+    /// Copies bytes from `offset` in a frame on. They do not run past its end.
+    ///
+    /// # Errors
+    /// [`NotReachable`].
+    fn read(&self, frame: Pfn, offset: usize, into: &mut [u8]) -> Result<(), NotReachable>;
+
+    /// Copies bytes to a frame, from `offset` on. They do not run past its end.
+    ///
+    /// # Errors
+    /// [`NotReachable`].
+    fn write(&self, frame: Pfn, offset: usize, from: &[u8]) -> Result<(), NotReachable>;
+
+    /// Zeroes `frames` frames.
+    ///
+    /// # Errors
+    /// [`NotReachable`].
+    fn zero(&self, frame: Pfn, frames: u64) -> Result<(), NotReachable>;
+
+    /// Loads the 64-bit word of number `index` of a run page, in one access that is made exactly once.
+    fn load_word(&self, frame: Pfn, index: usize) -> u64;
+
+    /// Stores the 64-bit word of number `index` of a run page, in one access that is made exactly once.
+    fn store_word(&self, frame: Pfn, index: usize, value: u64);
+}
+
+/// The kernel: the way to EL2, the way to memory, and how to wait.
+pub trait Kernel: Hypercall + HostMemory + Send + Sync + Debug {
+    /// Called again and again while something waits for another CPU. A kernel that may have preempted the one that
+    /// is waited for yields here.
+    fn relax(&self) {
+        core::hint::spin_loop();
+    }
+}
