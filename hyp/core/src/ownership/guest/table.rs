@@ -215,14 +215,8 @@ impl<H: Hardware> Vm<H> {
         let first = span.start().value() >> shift;
         let last = (span.end() - 1) >> shift;
         for start in (first..=last).filter_map(|number| Ipa::new(number << shift)) {
-            let Some(entry) = self.table.walk(hw, start) else {
-                continue;
-            };
-            // A page in transit keeps its table: what ends the transit must not lack a page for it.
-            let busy = GuestAnnotation::Busy.encode();
-            if entry.level <= GUEST_LARGEST as u8 || entry.descriptor == Descriptor::Invalid(busy) {
-                continue;
-            }
+            // Each of these tables has a page that the caller is done with. So none of them says throughout that its pages
+            // are in transit, and a page that is keeps its table.
             if let Some(owed) = self.table.fold(hw, start, GUEST_LARGEST as u8) {
                 self.pay(hw, owed);
             }

@@ -499,3 +499,20 @@ fn a_table_is_taken_apart_and_every_page_comes_back() {
     hw.free_page(hw.vacate(home));
     assert_eq!(hw.pages_in_use(), used);
 }
+
+#[test]
+fn a_page_of_a_block_that_the_host_gave_whole_comes_back_by_itself() {
+    // The guest's pages are mapped one by one and the region has a node, but the host has no table there yet.
+    let (system, vm) = with_vm(PROTECTED);
+    system
+        .guest_donate(vm, span(HOST_REGION, 512), MEMORY + 100)
+        .unwrap();
+    assert_eq!(
+        system.guest_relinquish(1, range(MEMORY + 100, 1)),
+        GuestOutcome::Done(1)
+    );
+    die(&system);
+    assert_eq!(system.guest_reclaim(vm, range(MEMORY + 105, 1)), Ok(1));
+    assert_eq!(entry(&system, HOST_REGION + 5), Entry::plain(State::Host));
+    assert_sound(&system);
+}

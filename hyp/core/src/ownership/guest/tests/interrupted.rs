@@ -132,3 +132,52 @@ fn borrowed_ranges_are_resumed_too() {
         assert_eq!(counts(&system).left(), 0);
     }
 }
+
+/// What may be needed in the middle is taken at the beginning: neither an interrupt nor a broken frame lacks a page.
+#[test]
+fn a_block_is_taken_apart_without_a_page_from_elsewhere() {
+    type Call = fn(&System, u64) -> Result<u64, crate::ownership::Refusal>;
+    let donate: Call = |system, vm| system.guest_donate(vm, span(HOST_REGION, 512), MEMORY);
+    let reclaim: Call = |system, vm| {
+        die(system);
+        system.guest_reclaim(vm, range(MEMORY, 512))
+    };
+    let relinquish: Call = |system, _| match system.guest_relinquish(1, range(MEMORY, 512)) {
+        GuestOutcome::NeedsPages(pages) => Err(crate::ownership::Refusal::vm_needs(pages)),
+        outcome => Ok(expect_done(outcome)),
+    };
+    for (call, filled) in [(donate, false), (reclaim, true), (relinquish, true)] {
+        for (broken, done) in [(None, 32), (Some(20), 20)] {
+            let (pool, reserve) = (0..=4)
+                .flat_map(|pool| (0..=4).map(move |reserve| (pool, reserve)))
+                .find(|(pool, reserve)| {
+                    let (system, vm) = with_vm(PROTECTED);
+                    fill(&system, vm, filled, *pool, *reserve);
+                    call(&system, vm) == Ok(512)
+                })
+                .expect("a few pages suffice");
+            let (system, vm) = with_vm(PROTECTED);
+            fill(&system, vm, filled, pool, reserve);
+            let hw = system.hardware();
+            match broken {
+                Some(number) => hw.poison(frame(HOST_REGION + number)),
+                None => hw.interrupt_after(Some(1)),
+            }
+            assert_eq!(call(&system, vm), Ok(done));
+            assert_sound(&system);
+        }
+    }
+}
+
+/// Gives the guest a block, if it is to have one, and leaves so many pages in pool and reserve.
+fn fill(system: &System, vm: u64, filled: bool, pool: u64, reserve: u64) {
+    if filled {
+        system.guest_donate(vm, span(HOST_REGION, 512), MEMORY).unwrap();
+    }
+    let hw = system.hardware();
+    of_vm(system, 1, |vm| {
+        let away = vm.reserve.pages() - reserve;
+        vm.reserve.split(hw, away).unwrap().release(hw);
+    });
+    hw.limit_pool(Some(pool));
+}
