@@ -1,7 +1,7 @@
 //! The page through which host and EL2 pass what belongs to one run of a vCPU.
 //!
 //! The host shares the page with EL2 and names it when it creates the vCPU; EL2 pins it. It is an array of 64-bit
-//! little-endian words. Before [`crate::HostCall::VcpuRun`] the host writes the *entry record*, after it the host
+//! little-endian words. Before [`crate::VmCall::Run`] the host writes the *entry record*, after it the host
 //! reads the *exit record*. EL2 reads each word of the entry record at most once, and never reads the exit record.
 //! Of a protected guest the exit record holds only what the exit needs.
 //!
@@ -12,7 +12,7 @@
 //! | 2 to 5 | the answer's values |
 //! | 6 | how many list registers follow, with `EntryFlags::INTERRUPTS` |
 //! | 7 | ICH_HCR_EL2: only the maintenance interrupt enables, UIE to VGrp1DIE, count |
-//! | 8 to 23 | list registers, as ICH_LR<n>_EL2 |
+//! | 8 to 23 | list registers, as `ICH_LR<n>_EL2` |
 //! | 64 | [`ExitReason`] |
 //! | 65 to 71 | the exit's values |
 //! | 72 | how many list registers follow |
@@ -101,7 +101,7 @@ pub enum ExitReason {
     MmioRead = 3,
     /// A store to one. Value 0: IPA; value 1: bytes; value 2: what is stored, zero-extended.
     MmioWrite = 4,
-    /// EL2 needs pages for what the guest wants. Value 0: how many to add with [`crate::HostCall::VmTopUp`].
+    /// EL2 needs pages for what the guest wants. Value 0: how many to add with [`crate::VmCall::TopUp`].
     MemoryNeeded = 5,
     /// The guest wants a page for itself that the host has pinned. Value 0: gfn. The host unpins and answers
     /// [`Answer::Retry`], or answers [`Answer::Refuse`].
@@ -123,7 +123,7 @@ pub enum ExitReason {
     /// again.
     Lost = 13,
     /// The guest gave pages up. Value 0: gfn of the first; value 1: how many. The host drops what references it has
-    /// and takes them with [`crate::HostCall::TakeBack`].
+    /// and takes them with [`crate::VmCall::TakeBack`].
     Relinquished = 14,
     /// The guest did something that EL2 does not carry out. Value 0: the exception class.
     Unhandled = 15,

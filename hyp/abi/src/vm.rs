@@ -69,7 +69,7 @@ bitflags::bitflags! {
     }
 }
 
-/// A figure of one VM that [`crate::HostCall::VmStatistics`] answers.
+/// A figure of one VM that [`crate::VmCall::Statistics`] answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoPrimitive, TryFromPrimitive)]
 #[repr(u64)]
 pub enum VmStatistic {

@@ -81,13 +81,13 @@ pub struct Timer {
 pub struct GicInterface {
     /// ICH_VMCR_EL2.
     pub vmcr: u64,
-    /// ICH_AP0R<n>_EL2.
+    /// `ICH_AP0R<n>_EL2`.
     pub active_priorities_0: [u64; 4],
-    /// ICH_AP1R<n>_EL2.
+    /// `ICH_AP1R<n>_EL2`.
     pub active_priorities_1: [u64; 4],
     /// ICH_HCR_EL2 while the guest runs.
     pub control: u64,
-    /// ICH_LR<n>_EL2, of which the first `count` are in use.
+    /// `ICH_LR<n>_EL2`, of which the first `count` are in use.
     pub list: [u64; MAX_LIST_REGISTERS],
     /// How many list registers are in use.
     pub count: u64,
