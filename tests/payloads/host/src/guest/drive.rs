@@ -8,7 +8,7 @@ use super::vm::Vm;
 use crate::registry::{Outcome, TestResult, ensure_eq, fail};
 use crate::sysreg;
 use hyp_abi::FRAME_SIZE;
-use payload_protocol::{Access, Conduit, Level, Order, Report, SERVICE};
+use payload_protocol::{Access, Conduit, Level, Order, Report, SERVICE, layout};
 
 /// Seconds after which a guest that says nothing is taken to be lost.
 const PATIENCE: u64 = 60;
@@ -19,12 +19,13 @@ impl Vm {
         self.vcpus[index].run(self.handle(), index as u64, answer)
     }
 
-    /// Runs a vCPU until it exits for another reason than the host's own interrupts.
+    /// Runs a vCPU until it exits for a reason that the case is about: neither because the host was interrupted, nor
+    /// because the guest's own code met its memory for the first time.
     pub(crate) fn exit(&self, index: usize, answer: Answer) -> Result<Exit, Outcome> {
         let deadline = deadline();
         let mut exit = self.run(index, answer)?;
-        while exit == Exit::Interrupt {
-            take_interrupts();
+        while is_its_own(exit) {
+            self.handle_exit(index, exit)?;
             ensure_patience(deadline)?;
             exit = self.run(index, Answer::None)?;
         }
@@ -111,7 +112,7 @@ impl Vm {
         report(exit)
     }
 
-    /// Gives a vCPU an order and returns the first exit that follows, the host's own interrupts aside.
+    /// Gives a vCPU an order and returns the first exit that follows and is the order's: see [`Vm::exit`].
     pub(crate) fn begin_order(&self, index: usize, order: Order) -> Result<Exit, Outcome> {
         self.exit(index, Answer::Done(order.encode()))
     }
@@ -177,6 +178,16 @@ impl Vm {
     pub(crate) fn hvc_returns(&self, function: u32, answer: Answer) -> Result<[u64; 4], Outcome> {
         let report = self.finish(0, answer)?;
         called(function, report)
+    }
+}
+
+/// Whether an exit has nothing to do with what a guest was ordered.
+pub(crate) fn is_its_own(exit: Exit) -> bool {
+    let image = layout::IMAGE / FRAME_SIZE..layout::FREE / FRAME_SIZE;
+    match exit {
+        Exit::Interrupt => true,
+        Exit::MemoryFault { gfn, .. } => image.contains(&gfn),
+        _ => false,
     }
 }
 

@@ -10,6 +10,7 @@ use crate::hypercall::HYPERVISOR;
 use crate::registry::{Outcome, TestResult, ensure_eq, fail, succeed};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+use core::mem;
 use core::sync::atomic::{AtomicU64, Ordering};
 use host_shim::CallError;
 use hyp_abi::vm::Permissions;
@@ -20,7 +21,8 @@ use spin::mutex::TicketMutex;
 /// What the host leaves in a frame before it gives it to a guest.
 pub(crate) const GARBAGE: u64 = 0x6a5b_a6e0_6a5b_a6e0;
 
-/// A VM, as long as it is not ended. A case that fails leaves it as it is; its frames are then never used again.
+/// A VM, as long as it is not ended. If a case fails with it, its slot at least is freed, for the cases that follow; its
+/// frames are then never used again.
 #[derive(Debug)]
 pub(crate) struct Vm {
     /// What it is.
@@ -298,12 +300,13 @@ impl Vm {
     }
 
     /// Takes everything from a dying VM, looks at it, and has the VM gone.
-    pub(crate) fn bury(self) -> TestResult {
-        let handle = self.handle();
-        let Self {
-            plan, vcpus, memory, ..
-        } = self;
-        let Memory { pool, given, .. } = memory.into_inner();
+    pub(crate) fn bury(mut self) -> TestResult {
+        let (plan, handle) = (self.plan, self.handle());
+        let vcpus = mem::take(&mut self.vcpus);
+        let (pool, given) = {
+            let mut memory = self.memory.lock();
+            (Frames::adopt(memory.pool.range()), mem::take(&mut memory.given))
+        };
         if !given.is_empty() {
             let shared = shared(&pool, &given)?;
             if plan.is_protected() {
@@ -320,6 +323,7 @@ impl Vm {
             }
             succeed!(call(VmCall::Destroy { vm: handle }));
         }
+        self.handle.store(0, Ordering::Relaxed);
         for vcpu in vcpus {
             vcpu.page.end()?;
         }
@@ -335,6 +339,25 @@ impl Vm {
     /// The range of one page.
     pub(crate) fn page(gfn: u64) -> GuestRange {
         GuestRange::new(gfn, 1)
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        let vm = self.handle();
+        // The case has failed, or the VM is gone: what comes of the attempt is nobody's business.
+        for _ in 0..1000 {
+            if vm == 0
+                || !matches!(call(VmCall::Destroy { vm }), Err(error) if error.status() == Some(Status::FramesLeft))
+            {
+                return;
+            }
+            let range = self.plan.declared();
+            let _ = match self.plan.is_protected() {
+                true => calls::reclaim(vm, range),
+                false => calls::unshare_all(vm, self.gfns().into_iter()),
+            };
+        }
     }
 }
 

@@ -38,19 +38,12 @@ fn leave(vm: &Vm, door: Door, argument: u64) -> Result<Exit, Outcome> {
         ensure_eq!(after.leaked, 0, "words of the secret in the host's registers");
         let exit = vm.vcpus[0].leave(results)?;
         // On the way the guest touches its own memory for the first time.
-        let own = |gfn| gfn < layout::FREE / hyp_abi::FRAME_SIZE;
-        match exit {
-            Exit::MemoryFault { gfn, .. } if own(gfn) => {
-                vm.handle_exit(0, exit)?;
-            }
-            Exit::MemoryNeeded(_) => {
-                vm.handle_exit(0, exit)?;
-            }
-            exit => {
-                search(secret)?;
-                return Ok(exit);
-            }
+        let is_own = exit != Exit::Interrupt && drive::is_its_own(exit);
+        if !is_own && !matches!(exit, Exit::MemoryNeeded(_)) {
+            search(secret)?;
+            return Ok(exit);
         }
+        vm.handle_exit(0, exit)?;
     }
 }
 
