@@ -16,6 +16,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 use hyp_abi::vm::{Permissions, VmFlags};
 use hyp_abi::{CallId, HostCall, Status, VmHandle};
 use std::sync::{Mutex, MutexGuard};
@@ -96,8 +97,18 @@ pub(crate) struct State {
     split: BTreeSet<u64>,
     broken: BTreeSet<u64>,
     refusals: VecDeque<(CallId, Status)>,
+    meanwhile: Vec<Meanwhile>,
     log: Vec<HostCall>,
     trespasses: u64,
+}
+
+/// What somebody else does at a bad moment.
+struct Meanwhile(CallId, Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Meanwhile").field(&self.0).finish()
+    }
 }
 
 /// The fake, with the host's memory.
@@ -185,6 +196,11 @@ impl Fake {
         self.state().refusals.push_back((call, status));
     }
 
+    /// Does something just before the next call of that kind.
+    pub(crate) fn before_next(&self, call: CallId, act: impl FnOnce() + Send + 'static) {
+        self.state().meanwhile.push(Meanwhile(call, Box::new(act)));
+    }
+
     /// Gives a frame a memory error that shows when it is scrubbed.
     pub(crate) fn break_frame(&self, frame: Pfn) {
         self.state().broken.insert(frame.number());
@@ -199,6 +215,14 @@ impl Fake {
 impl Hypercall for Fake {
     fn call(&self, registers: [u64; 7]) -> [u64; 4] {
         let call = HostCall::decode(registers).unwrap();
+        let meanwhile = {
+            let mut state = self.state();
+            let due = state.meanwhile.iter().position(|there| there.0 == call.id());
+            due.map(|at| state.meanwhile.remove(at))
+        };
+        if let Some(Meanwhile(_, act)) = meanwhile {
+            act();
+        }
         let refused = {
             let mut state = self.state();
             state.log.push(call);

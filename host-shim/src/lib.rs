@@ -78,7 +78,9 @@ pub use vcpu::{Exit, Vcpu};
 #[cfg(feature = "alloc")]
 pub use vm::{SlotConfig, Vm, VmConfig};
 
-#[cfg(all(test, feature = "alloc"))]
+#[cfg(feature = "alloc")]
+#[cfg(test)]
 mod fake;
-#[cfg(all(test, feature = "alloc"))]
+#[cfg(feature = "alloc")]
+#[cfg(test)]
 mod tests;

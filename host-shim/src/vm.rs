@@ -114,7 +114,7 @@ impl<K: Kernel> Vm<K> {
         if self.core.is_protected() && self.core.is_launched() {
             return Err(Error::WrongState);
         }
-        if ipa % FRAME_SIZE != 0 {
+        if !ipa.is_multiple_of(FRAME_SIZE) {
             return Err(Error::InvalidArgument);
         }
         let gfns = GuestRange::new(ipa / FRAME_SIZE, (bytes.len() as u64).div_ceil(FRAME_SIZE));

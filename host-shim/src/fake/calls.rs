@@ -67,7 +67,7 @@ impl State {
                 let flags = VmFlags::from_bits(flags).ok_or((Status::InvalidParameter, 0))?;
                 let slot = (1..=255).find(|slot| !self.vms.contains_key(slot));
                 let slot = slot.ok_or((Status::NoVmSlot, 0))?;
-                let pages = self.from_pool(2)?;
+                let pages = self.pool_pages(2)?;
                 self.next_generation += 1;
                 let generation = self.next_generation;
                 let vm = FakeVm {
@@ -103,7 +103,7 @@ impl State {
                 }
                 let run_page = run_page / FRAME_SIZE;
                 self.expect(run_page, Owner::SharedHyp { pins: 0 })?;
-                let pages = self.from_pool(1)?;
+                let pages = self.pool_pages(1)?;
                 self.set(run_page, Owner::SharedHyp { pins: 1 });
                 let vcpu = FakeVcpu {
                     run_page,
@@ -136,7 +136,7 @@ impl State {
             }
             VmCall::TopUp { vm, pages } => {
                 let slot = self.vm(vm)?;
-                let new = self.from_pool(pages)?;
+                let new = self.pool_pages(pages)?;
                 let vm = self.vms.get_mut(&slot).unwrap();
                 vm.pages.extend(new);
                 vm.reserve += pages;
@@ -292,7 +292,7 @@ impl State {
         }
         let launched = vm.life == Life::Launched;
         let first = range.base / FRAME_SIZE;
-        let block = range.frames >= 512 && first % 512 == 0 && gfn % 512 == 0;
+        let block = range.frames >= 512 && first.is_multiple_of(512) && gfn.is_multiple_of(512);
         let whole = block
             && (first..first + 512).all(|frame| self.owner(frame) == Ok(Owner::Host))
             && (gfn..gfn + 512).all(|gfn| !self.vms[&slot].map.contains_key(&gfn));
@@ -429,7 +429,7 @@ impl State {
         self.frames.get_mut(&frame).unwrap().contents().fill(0);
     }
 
-    fn from_pool(&mut self, pages: u64) -> Result<Vec<u64>, (Status, u64)> {
+    fn pool_pages(&mut self, pages: u64) -> Result<Vec<u64>, (Status, u64)> {
         let missing = pages.saturating_sub(self.pool.len() as u64);
         if missing > 0 {
             return Err((Status::NoMemory, missing));

@@ -164,3 +164,67 @@ fn single_calls_have_typed_answers() {
         ]
     );
 }
+
+#[test]
+fn a_call_about_frames_and_their_guest_frame_numbers_moves_both() {
+    use hyp_abi::{VmCall, VmHandle};
+    let handle = VmHandle {
+        slot: 3,
+        generation: 9,
+    };
+    let script = Script::new([[0, 2, 0, 0], [0, 3, 0, 0]]);
+    Hypervisor::new(&script)
+        .donate_guest(handle, FrameRange::new(0x4000_0000, 5), 0x8_0000)
+        .unwrap();
+    let donate = |base, frames, gfn| {
+        HostCall::Vm(VmCall::Donate {
+            vm: handle.to_register(),
+            range: FrameRange::new(base, frames),
+            gfn,
+        })
+    };
+    assert_eq!(
+        script.asked(),
+        [donate(0x4000_0000, 5, 0x8_0000), donate(0x4000_2000, 3, 0x8_0002)]
+    );
+}
+
+#[test]
+fn answers_about_vms_have_types() {
+    use hyp_abi::run_page::ExitReason;
+    use hyp_abi::vm::{VmFlags, VmStatistic};
+    use hyp_abi::{GuestRange, VmHandle};
+    let handle = VmHandle {
+        slot: 3,
+        generation: 9,
+    };
+    let script = Script::new([
+        [0, handle.to_register(), 0, 0],
+        [0, 0, 0, 0],
+        [0, 0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908, 0],
+        [0, 0x1716_1514_1312_1110, 0x1f1e_1d1c_1b1a_1918, 0],
+        [0, 2, 0x80000, 1],
+        [0, 99, 0, 0],
+        [0, 12, 0, 0],
+        [0, 3, 1, 0],
+        [0, 2, 2, 0],
+        refusal(Status::VmNeedsMemory, 4),
+    ]);
+    let client = Hypervisor::new(&script);
+    assert_eq!(client.create_vm(VmFlags::PROTECTED, 1, 40), Ok(handle));
+    assert_eq!(client.rename_vm(handle), Err(CallError::BadResult(0)));
+    let digest: [u8; 32] = core::array::from_fn(|at| at as u8);
+    assert_eq!(client.digest(handle), Ok(digest));
+    assert_eq!(
+        client.run_vcpu(handle, 0),
+        Ok((ExitReason::MemoryFault, [0x80000, 1]))
+    );
+    assert_eq!(client.run_vcpu(handle, 0), Err(CallError::BadResult(99)));
+    assert_eq!(client.vm_statistic(handle, VmStatistic::FramesPrivate), Ok(12));
+    assert_eq!(client.test_age(handle, GuestRange::new(0, 5)), Ok(3));
+    let error = client.unshare_guest(handle, GuestRange::new(0, 1)).unwrap_err();
+    assert_eq!(
+        (error.error.vm_pages_needed(), error.error.pages_needed()),
+        (Some(4), None)
+    );
+}

@@ -98,7 +98,7 @@ impl<K: Kernel> GuestMemfd<K> {
     pub fn create(vm: &Vm<K>, config: MemfdConfig, source: Source) -> Result<Self, Error> {
         let smallest = *source.orders().start();
         let valid = config.size > 0
-            && config.size % (FRAME_SIZE << smallest) == 0
+            && config.size.is_multiple_of(FRAME_SIZE << smallest)
             && i64::try_from(config.size).is_ok()
             && MemfdFlags::valid_for(vm.flags()).contains(config.flags)
             && config.order <= MAX_ORDER
@@ -299,7 +299,7 @@ impl<K: Kernel> GuestMemfd<K> {
     }
 
     fn page(&self, offset: u64) -> Result<u64, Error> {
-        if offset % FRAME_SIZE != 0 || offset >= self.size() {
+        if !offset.is_multiple_of(FRAME_SIZE) || offset >= self.size() {
             return Err(Error::InvalidArgument);
         }
         Ok(offset / FRAME_SIZE)
@@ -310,7 +310,7 @@ impl<K: Kernel> GuestMemfd<K> {
             .checked_add(length)
             .filter(|end| i64::try_from(*end).is_ok())
             .ok_or(Error::InvalidArgument)?;
-        if length == 0 || offset % FRAME_SIZE != 0 || length % FRAME_SIZE != 0 {
+        if length == 0 || !offset.is_multiple_of(FRAME_SIZE) || !length.is_multiple_of(FRAME_SIZE) {
             return Err(Error::InvalidArgument);
         }
         Ok(offset / FRAME_SIZE..end / FRAME_SIZE)

@@ -189,3 +189,29 @@ fn a_thousand_vms_leave_nothing() {
     }
     machine.assert_nothing_left();
 }
+
+#[test]
+fn a_vm_that_was_ended_behind_our_back_is_no_obstacle() {
+    let machine = Machine::new();
+    let guest = machine.guest(VmFlags::empty(), MemfdConfig::new(4 * P));
+    guest.vm.populate(GuestRange::new(GFN, 4)).unwrap();
+    let hypervisor = machine.host.hypervisor();
+    let handle = guest.vm.handle();
+    hypervisor.unshare_guest(handle, GuestRange::new(GFN, 4)).unwrap();
+    hypervisor.destroy_vm(handle).unwrap();
+    guest.file.punch(0, 2 * P).unwrap();
+    assert_eq!(guest.vm.fault(GFN), Err(Error::Gone));
+    drop(guest);
+    machine.assert_nothing_left();
+}
+
+#[test]
+fn everything_can_be_used_from_any_cpu() {
+    fn anywhere<T: Send + Sync>() {}
+    use crate::fake::Fake;
+    anywhere::<crate::Vm<Fake>>();
+    anywhere::<crate::Vcpu<Fake>>();
+    anywhere::<crate::GuestMemfd<Fake>>();
+    anywhere::<crate::memfd::Pin<Fake>>();
+    anywhere::<crate::memfd::PageGuard<Fake>>();
+}

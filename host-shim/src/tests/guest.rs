@@ -422,3 +422,32 @@ fn a_block_is_given_in_one_call() {
     drop(guest);
     machine.assert_nothing_left();
 }
+
+#[test]
+fn what_is_populated_before_the_launch_is_zero_too() {
+    let machine = Machine::new();
+    for kind in [VmFlags::PROTECTED, VmFlags::empty()] {
+        let vm = machine.vm(kind);
+        let file = machine.file(&vm, 4);
+        vm.add_slot(slot(0, IPA, 4 * P, &file, 0)).unwrap();
+        file.allocate(0, 2 * P).unwrap();
+        vm.populate(GuestRange::new(GFN, 4)).unwrap();
+        for page in 0..4 {
+            let frame = machine.fake.mapped(vm.handle(), GFN + page).unwrap();
+            assert!(machine.fake.is_zero(frame));
+        }
+    }
+}
+
+#[test]
+fn what_el2_refused_to_share_is_shared_when_it_is_asked_again() {
+    let machine = Machine::new();
+    let guest = machine.guest(VmFlags::empty(), MemfdConfig::new(4 * P));
+    machine
+        .fake
+        .refuse_next(CallId::Vm(VmCallId::Share), Status::CountOverflow);
+    let error = guest.vm.fault(GFN).unwrap_err();
+    assert_eq!(error.status(), Some(Status::CountOverflow));
+    guest.vm.fault(GFN).unwrap();
+    assert!(machine.fake.mapped(guest.vm.handle(), GFN).is_some());
+}

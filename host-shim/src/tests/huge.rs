@@ -262,3 +262,21 @@ fn two_vcpus_that_fault_in_one_huge_page_need_one_huge_page() {
         machine.assert_nothing_left();
     }
 }
+
+#[test]
+fn a_part_of_a_block_that_is_taken_by_force_is_a_hole() {
+    let machine = Machine::new();
+    let config = MemfdConfig {
+        live_punch: crate::memfd::LivePunch::Force,
+        ..config(1, PartialPunch::ZeroOnly)
+    };
+    let guest = machine.guest(VmFlags::PROTECTED, config);
+    guest.vm.fault(GFN).unwrap();
+    let frame = machine.fake.mapped(guest.vm.handle(), GFN + 9).unwrap();
+    guest.file.punch(9 * P, P).unwrap();
+    assert_eq!(guest.file.attribute(9 * P), Ok(Attribute::Absent));
+    assert_eq!(machine.fake.owner(frame), Owner::Host);
+    assert_eq!(guest.vm.fault(GFN + 9), Err(Error::Lost));
+    drop(guest);
+    machine.assert_nothing_left();
+}

@@ -2,12 +2,14 @@
 
 use super::support::*;
 use crate::fake::{Act, Owner};
-use crate::memfd::{LivePunch, PartialPunch};
+use crate::memfd::{LivePunch, MemfdFlags, PartialPunch};
 use crate::vcpu::{Entry, PinnedPolicy};
 use crate::{Error, Exit, MemfdConfig};
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use hyp_abi::vm::VmFlags;
+use hyp_abi::{CallId, VmCallId};
 
 extern crate std;
 use std::thread;
@@ -64,21 +66,73 @@ fn a_fault_waits_for_whoever_holds_the_page_and_finds_what_he_left() {
 
 #[test]
 fn pf05_a_deletion_waits_for_whoever_maps_from_the_slot() {
-    let machine = Machine::new();
-    let guest = machine.guest(VmFlags::empty(), MemfdConfig::new(4 * P));
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let guard = guest.file.get_pfn(0).unwrap();
-        let (vm, done) = (&guest.vm, &done);
-        scope.spawn(move || {
-            vm.delete_slot(0).unwrap();
-            done.store(true, Ordering::SeqCst);
+    // Of the fault and the deletion that both wait for the page, either may be first.
+    for _ in 0..50 {
+        let machine = Machine::new();
+        let guest = machine.guest(VmFlags::empty(), MemfdConfig::new(4 * P));
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let guard = guest.file.get_pfn(0).unwrap();
+            let (vm, done) = (&guest.vm, &done);
+            scope.spawn(move || {
+                vm.delete_slot(0).unwrap();
+                done.store(true, Ordering::SeqCst);
+            });
+            scope.spawn(move || {
+                let result = vm.fault(GFN);
+                assert!(matches!(result, Ok(()) | Err(Error::NoBacking)), "{result:?}");
+            });
+            thread::sleep(Duration::from_millis(1));
+            assert!(!done.load(Ordering::SeqCst));
+            drop(guard);
         });
-        thread::sleep(A_WHILE);
-        assert!(!done.load(Ordering::SeqCst));
-        drop(guard);
+        assert_eq!(machine.fake.mapped(guest.vm.handle(), GFN), None);
+        assert_eq!(guest.vm.fault(GFN), Err(Error::NoBacking));
+        drop(guest);
+        machine.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_pin_that_comes_while_a_punch_is_at_work_stops_it() {
+    let machine = Machine::new();
+    let config = MemfdConfig {
+        flags: MemfdFlags::all(),
+        ..MemfdConfig::new(2 * P)
+    };
+    let guest = machine.guest(VmFlags::empty(), config);
+    guest.vm.populate(hyp_abi::GuestRange::new(GFN, 2)).unwrap();
+    let pin = Arc::new(std::sync::Mutex::new(None));
+    let (file, pinned) = (guest.file.clone(), pin.clone());
+    machine.fake.before_next(CallId::Vm(VmCallId::Unshare), move || {
+        *pinned.lock().unwrap() = Some(file.pin(P, P).unwrap());
     });
-    assert_eq!(guest.vm.fault(GFN), Err(Error::NoBacking));
+    assert_eq!(guest.file.punch(0, 2 * P), Err(Error::Pinned { offset: P }));
+    assert_eq!(guest.file.resident_pages(), 1);
+    pin.lock().unwrap().take().unwrap().write(0, &[1]).unwrap();
+    drop(guest);
+    machine.assert_nothing_left();
+}
+
+#[test]
+fn a_vm_that_is_renamed_in_the_middle_of_a_call_is_called_again() {
+    let machine = Machine::new();
+    let guest = machine.guest(VmFlags::PROTECTED, MemfdConfig::new(200 * P));
+    let vm = Arc::new(guest.vm);
+    let other = vm.clone();
+    machine.fake.before_next(CallId::Vm(VmCallId::Donate), move || {
+        other.rename().unwrap();
+    });
+    vm.fault(GFN).unwrap();
+    let other = vm.clone();
+    machine
+        .fake
+        .before_next(CallId::Vm(VmCallId::Statistics), move || {
+            other.rename().unwrap();
+        });
+    assert!(vm.statistic(hyp_abi::vm::VmStatistic::Vcpus).is_ok());
+    drop((vm, guest.vcpu, guest.file));
+    machine.assert_nothing_left();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use hyp_abi::run_page::{
     EntryFlags, MAX_LIST_REGISTERS,
 };
 
-/// List registers, as ICH_LR<n>_EL2 has them.
+/// List registers, as the ICH_LR registers of EL2 have them.
 pub type ListRegisters = ArrayVec<u64, MAX_LIST_REGISTERS>;
 
 /// What a run begins with. An empty one means: go on, interrupts as they were.
