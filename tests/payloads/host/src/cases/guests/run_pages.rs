@@ -1,6 +1,6 @@
 //! The page through which host and EL2 pass a run: whatever is in it, EL2 reads what it must and believes none of it.
 
-use super::support::{PAGE, ensure_alive, ensure_done, ensure_run_refused, running, running_with};
+use super::support::{PAGE, ensure_alive, ensure_run_refused, running, running_with};
 use crate::attack::random::Random;
 use crate::cases::support::{self, ensure_refused, ensure_state, needs_cpus};
 use crate::cpu;
@@ -10,7 +10,6 @@ use crate::guest::{Plan, Vm, calls, drive};
 use crate::registry::{Outcome, TestResult, case, ensure, ensure_eq, succeed};
 use crate::{sysreg, timer};
 use core::sync::atomic::{AtomicBool, Ordering};
-use hyp_abi::guest_call::GuestCallId;
 use hyp_abi::run_page::{ENTRY_ANSWER, ENTRY_FLAGS, ENTRY_LIST_COUNT, EXIT_REASON, EntryFlags};
 use hyp_abi::{FrameState, HostCall, Status, VmCall};
 use payload_protocol::{Access, Order, Report, layout};
