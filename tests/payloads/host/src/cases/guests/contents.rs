@@ -202,6 +202,9 @@ case!(
             "a lent page"
         );
         ensure_eq!(views[2].find_wrong(|_| 0), None, "another private page");
+        for gfn in PAGE..PAGE + 3 {
+            vm.forget(gfn)?;
+        }
         vm.bury()
     }
 );

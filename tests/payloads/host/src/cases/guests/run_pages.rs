@@ -1,16 +1,16 @@
 //! The page through which host and EL2 pass a run: whatever is in it, EL2 reads what it must and believes none of it.
 
-use super::support::{PAGE, ensure_alive, ensure_done, ensure_run_refused, running, running_with};
+use super::support::{PAGE, ensure_alive, ensure_run_refused, running, running_with};
 use crate::attack::random::Random;
 use crate::cases::support::{self, ensure_refused, ensure_state, needs_cpus};
 use crate::cpu;
 use crate::guest::exit::Exit;
 use crate::guest::vcpu::Answer;
-use crate::guest::{Plan, calls, drive};
-use crate::registry::{case, ensure, ensure_eq, fail, succeed};
+use crate::guest::{Plan, Vm, calls, drive};
+use crate::registry::{Outcome, TestResult, case, ensure, ensure_eq, succeed};
+use crate::{sysreg, timer};
 use core::sync::atomic::{AtomicBool, Ordering};
-use hyp_abi::guest_call::GuestCallId;
-use hyp_abi::run_page::{ENTRY_ANSWER, ENTRY_FLAGS, EXIT_REASON, EntryFlags};
+use hyp_abi::run_page::{ENTRY_ANSWER, ENTRY_FLAGS, ENTRY_LIST_COUNT, EXIT_REASON, EntryFlags};
 use hyp_abi::{FrameState, HostCall, Status, VmCall};
 use payload_protocol::{Access, Order, Report, layout};
 
@@ -44,7 +44,7 @@ case!(a_run_page_is_el2s_for_as_long_as_the_vm_is, {
 });
 
 case!(a_run_page_must_be_shared, {
-    let vm = crate::guest::Vm::create(Plan::protected())?;
+    let vm = Vm::create(Plan::protected())?;
     let frame = support::frames(1)?;
     let call = VmCall::CreateVcpu {
         vm: vm.handle(),
@@ -125,45 +125,75 @@ case!(el2_does_not_read_its_own_exit_record, {
     vm.end()
 });
 
+/// An order that keeps the guest at one device, whose answers mean nothing to it: no record can lead it elsewhere.
+const AT_A_DEVICE: Order = Order::Repeat {
+    access: Access::Load4,
+    address: layout::DEVICE,
+    rounds: u64::MAX,
+};
+
+/// Runs `body` with a tick, which brings the guest back whatever a record has told it.
+fn with_a_tick(body: impl FnOnce() -> TestResult) -> TestResult {
+    timer::interrupt_every(sysreg::counter_frequency() / 500);
+    let result = body();
+    timer::stop();
+    drive::take_interrupts();
+    result
+}
+
+/// A run of vCPU 0 with the record as it is: the exit, or `None` if the record has no meaning.
+fn run(vm: &Vm) -> Result<Option<Exit>, Outcome> {
+    let results = calls::call(VmCall::Run {
+        vm: vm.handle(),
+        index: 0,
+    });
+    match results {
+        Ok(results) => {
+            drive::take_interrupts();
+            vm.vcpus[0].leave(results).map(Some)
+        }
+        Err(error) => {
+            ensure_eq!(error.status(), Some(Status::InvalidParameter), "run");
+            Ok(None)
+        }
+    }
+}
+
 case!(a_random_record_is_refused_or_has_a_meaning, {
     let vm = running_with(1)?;
     let mut random = Random::new(0x5eed, 7);
-    let page = &vm.vcpus[0].page;
     let mut ran = 0;
-    for _ in 0..2000 {
-        for word in 0..64 {
-            let value = match random.below(4) {
-                0 => 0,
-                1 => random.below(20),
-                2 => 1 << random.below(64),
-                _ => random.next(),
-            };
-            page.write(word, value);
-        }
-        // Most flags have no meaning, and most answers: let some have one.
-        if random.one_in(2) {
-            page.write(ENTRY_FLAGS, random.below(4));
-            page.write(ENTRY_ANSWER, random.below(4));
-        }
-        let run = VmCall::Run {
-            vm: vm.handle(),
-            index: 0,
-        };
-        match calls::call(run) {
-            Ok([reason, v0, v1]) => {
-                ran += 1;
-                // Whatever the guest was told, it says so, or EL2 says what it did.
-                let exit = vm.vcpus[0].leave([reason, v0, v1])?;
-                if exit == Exit::SystemOff || exit == Exit::SystemReset || exit == Exit::CpuOff {
-                    fail!("a record turned the guest off: {exit:x?}");
-                }
-                if matches!(exit, Exit::MemoryFault { .. } | Exit::MemoryNeeded(_)) {
-                    vm.handle_exit(0, exit)?;
-                }
+    with_a_tick(|| {
+        let mut exit = vm.begin_order(0, AT_A_DEVICE)?;
+        for _ in 0..2000 {
+            if !matches!(exit, Exit::MmioRead { .. } | Exit::Interrupt) {
+                // The access was refused, and the guest says so. Nothing else can come of a record.
+                drive::report(exit)?;
+                exit = vm.begin_order(0, AT_A_DEVICE)?;
             }
-            Err(error) => ensure_eq!(error.status(), Some(Status::InvalidParameter), "run"),
+            let page = &vm.vcpus[0].page;
+            for word in 0..64 {
+                let value = match random.below(4) {
+                    0 => 0,
+                    1 => random.below(20),
+                    2 => 1 << random.below(64),
+                    _ => random.next(),
+                };
+                page.write(word, value);
+            }
+            // Most flags have no meaning, and most answers: let some have one.
+            if random.one_in(2) {
+                page.write(ENTRY_FLAGS, random.below(4));
+                page.write(ENTRY_ANSWER, random.below(4));
+                page.write(ENTRY_LIST_COUNT, random.below(6));
+            }
+            if let Some(after) = run(&vm)? {
+                exit = after;
+                ran += 1;
+            }
         }
-    }
+        Ok(())
+    })?;
     ensure!(ran > 100, "only {ran} records ran");
     vm.end()
 });
@@ -171,51 +201,53 @@ case!(a_random_record_is_refused_or_has_a_meaning, {
 case!(a_record_that_changes_under_a_run_changes_no_more_than_itself, {
     needs_cpus(2)?;
     let vm = running_with(1)?;
-    ensure_done(&vm, GuestCallId::MemShare, PAGE)?;
-    let page = &vm.vcpus[0].page;
     let stop = AtomicBool::new(false);
-    let result = spin::mutex::TicketMutex::<_>::new(Ok(()));
+    let error = support::FirstError::new();
+    vm.begin_order(0, AT_A_DEVICE)?;
     cpu::run_on_first(2, |cpu| {
+        let page = &vm.vcpus[0].page;
         if cpu == 1 {
             let mut random = Random::new(3, 3);
             while !stop.load(Ordering::Relaxed) {
-                page.write(random.below(64) as usize, random.next());
-                page.write(64 + random.below(64) as usize, random.next());
+                page.write(random.below(128) as usize, random.next());
             }
             return;
         }
-        for _ in 0..3000 {
-            // The other CPU may have spoiled it by the time that EL2 looks; what EL2 answers is one or the other.
-            page.write(ENTRY_FLAGS, EntryFlags::ANSWER.bits());
-            page.write(ENTRY_ANSWER, 2);
-            let run = VmCall::Run {
-                vm: vm.handle(),
-                index: 0,
-            };
-            if let Err(error) = calls::call(run)
-                && error.status() != Some(Status::InvalidParameter)
-            {
-                *result.lock() = Err(alloc::format!("{error:?}"));
+        let all = || {
+            for _ in 0..3000 {
+                // The other CPU may have spoiled it by the time that EL2 looks; what EL2 answers is one or the other.
+                page.write(ENTRY_FLAGS, EntryFlags::ANSWER.bits());
+                page.write(ENTRY_ANSWER, 2);
+                let run = calls::call(VmCall::Run {
+                    vm: vm.handle(),
+                    index: 0,
+                });
+                drive::take_interrupts();
+                if let Err(error) = run {
+                    ensure_eq!(error.status(), Some(Status::InvalidParameter), "run");
+                }
             }
+            Ok(())
+        };
+        if let Err(outcome) = with_a_tick(all) {
+            error.keep(outcome);
         }
         stop.store(true, Ordering::Relaxed);
     });
-    if let Err(error) = result.into_inner() {
-        fail!("{error}");
-    }
+    error.ensure_none()?;
     vm.end()
 });
 
 case!(a_run_page_that_another_vcpu_uses_too_is_the_hosts_own_fault, {
     // Two vCPUs with one page: the host confuses itself, and nobody else.
-    let mut vm = crate::guest::Vm::load(Plan {
+    let mut vm = Vm::load(Plan {
         backing: 80,
         vcpus: 1,
         ..Plan::protected()
     })?;
     vm.launch_loaded()?;
     vm.ready()?;
-    let other = crate::guest::Vm::create(Plan::protected())?;
+    let other = Vm::create(Plan::protected())?;
     calls::call_supplied(
         other.handle(),
         VmCall::CreateVcpu {
