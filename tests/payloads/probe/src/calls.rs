@@ -197,7 +197,7 @@ pub(crate) fn carry_out<H: Hypercall>(
             )
         }),
         // By number, so that a number without a meaning reaches EL2 too.
-        HostCall::Statistics { .. } | HostCall::Counter { .. } => {
+        HostCall::Statistics { .. } | HostCall::Counter { .. } | HostCall::Vm(_) => {
             hypervisor.call(call).map(|[value, ..]| format!(" value={value}"))
         }
         HostCall::TraceAttach { cpu, frame } => hypervisor.trace_attach(cpu, frame).map(|()| String::new()),
