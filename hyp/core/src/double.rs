@@ -24,7 +24,7 @@ mod tests;
 pub use contents::Contents;
 pub use guest::{Home, Program};
 pub use snapshot::Snapshot;
-pub use system::{identity, system};
+pub use system::{identity, system, system_with_places};
 
 use crate::addr::{Frame, FrameSpan, Ipa};
 use crate::geometry::Geometry;
@@ -304,6 +304,7 @@ impl<G: Geometry> Hardware for Machine<G> {
     }
 
     fn give_root(&self, root: TablePage, pages: u64) {
+        held(&self.tlb).forget_root(root);
         for frame in (0..pages).filter_map(|number| root.frame().checked_add(number)) {
             self.free_page(TablePage::new(frame));
         }

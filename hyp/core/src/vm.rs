@@ -44,5 +44,7 @@ pub use context::{GuestRegime, Trap, TrapKind, VcpuContext};
 pub use destroy::Ended;
 pub use exit::Exit;
 pub use state::{Life, MemoryCounts, Vm, VmConfig};
+#[cfg(any(test, feature = "doubles"))]
+pub use table::SavedVms;
 pub use table::{LockedSlot, LockedVm, VmSlot, Vms};
 pub use vcpu::{Pending, Power, Start, Vcpu, VcpuSlot};

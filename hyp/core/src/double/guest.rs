@@ -36,7 +36,7 @@ pub struct Home<T> {
 }
 
 impl<T> Home<T> {
-    pub(super) fn new(page: TablePage, value: T) -> Self {
+    pub(crate) fn new(page: TablePage, value: T) -> Self {
         Self {
             page,
             value: Box::new(value),

@@ -31,6 +31,20 @@ pub fn system<G: Geometry>(
     boot: FrameSpan,
     devices: Devices,
 ) -> Ownership<'static, Machine<G>> {
+    system_with_places(ram, boot, devices, hyp_abi::vm::MAX_VMS)
+}
+
+/// A system with room for so many VMs only.
+///
+/// # Panics
+/// As [`system`].
+#[must_use]
+pub fn system_with_places<G: Geometry>(
+    ram: &[FrameSpan],
+    boot: FrameSpan,
+    devices: Devices,
+    places: usize,
+) -> Ownership<'static, Machine<G>> {
     let machine = Machine::<G>::new(ram, boot);
     let bits = address_bits::<G>();
     let host_tables = Table::<Stage2, G>::root_tables(1, bits).expect("level 1 resolves these bits");
@@ -53,7 +67,7 @@ pub fn system<G: Geometry>(
             .expect("the boot pool suffices");
         owed.complete(&machine);
     }
-    let slots: Vec<VmSlot<Machine<G>>> = (0..hyp_abi::vm::MAX_VMS).map(|_| VmSlot::new()).collect();
+    let slots: Vec<VmSlot<Machine<G>>> = (0..places).map(|_| VmSlot::new()).collect();
     let slots = Box::leak(slots.into_boxed_slice());
     let ownership = Ownership::new(machine, map, host, hyp, devices, slots);
     let claimed = ownership.claim_at_boot(boot, Entry::hyp(HypUse::Boot));

@@ -305,6 +305,24 @@ impl Tlb {
         }
     }
 
+    /// The root of a table goes back to the pool: nothing of its regime may be held any more, and nobody walks it again.
+    pub(super) fn forget_root(&mut self, root: TablePage) {
+        let gone: Vec<Regime> = self
+            .watches
+            .iter()
+            .filter(|watch| watch.root == root)
+            .map(|watch| watch.regime)
+            .collect();
+        for regime in gone {
+            assert!(
+                self.translations.iter().all(|held| held.regime != regime)
+                    && self.visited.iter().all(|held| held.regime != regime),
+                "the root of {regime:?} is freed while CPUs hold translations of it"
+            );
+        }
+        self.watches.retain(|watch| watch.root != root);
+    }
+
     pub(super) fn assert_unreachable(&self, frames: FrameSpan) {
         let start = frames.start().number();
         for held in &self.translations {

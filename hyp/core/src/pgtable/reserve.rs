@@ -4,6 +4,9 @@
 //! memory. The link word has bit 0 clear; a table walk that still leads here would take it for an invalid
 //! descriptor.
 
+#[cfg(any(test, feature = "doubles"))]
+mod copy;
+
 use super::descriptor::{EMPTY, link_word, linked_page};
 use crate::hardware::{Hardware, TablePage};
 use crate::sync::Ordering;

@@ -1,5 +1,11 @@
 //! The table of VMs: slots, handles, and the lock of a VM.
 
+#[cfg(any(test, feature = "doubles"))]
+mod copy;
+
+#[cfg(any(test, feature = "doubles"))]
+pub use copy::SavedVms;
+
 use super::state::Vm;
 use crate::hardware::{Event, Hardware, LockName};
 use crate::sync::{Lock, LockGuard};
