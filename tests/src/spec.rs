@@ -24,6 +24,7 @@ mod range;
 pub mod rig;
 mod trace;
 pub mod vectors;
+pub mod vm;
 
 pub use answer::Expected;
 pub use call::World;

@@ -4,8 +4,10 @@
 //! in the host's table, the trace rings, broken frames, and which frames of the pool are free.
 
 use super::rig::{Rig, Saved};
+use super::vm::guest::Instruction;
+use super::vm::run::Entry;
 use super::{Memory, World};
-use hyp_abi::{CallId, FRAME_SIZE, HostCall, Status};
+use hyp_abi::{CallId, FRAME_SIZE, HostCall, Status, VmCall, VmCallId};
 use hyp_core::geometry::Tiny;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::panic::{self, AssertUnwindSafe};
@@ -16,8 +18,25 @@ use std::time::{Duration, Instant};
 pub enum Deed {
     /// The host makes a call.
     Call(HostCall, World),
+    /// A vCPU is run.
+    Run(Run),
     /// A frame breaks.
     Break(u64),
+}
+
+/// A run of a vCPU.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The slot of its VM.
+    pub slot: u8,
+    /// Its index.
+    pub index: u64,
+    /// What the host tells it.
+    pub entry: Entry,
+    /// What the guest does.
+    pub script: Vec<Instruction>,
+    /// What happens around it.
+    pub world: World,
 }
 
 /// How often a call was answered.
@@ -42,6 +61,8 @@ pub struct Report {
     pub calls: BTreeMap<CallId, Tally>,
     /// For each reason to refuse.
     pub statuses: BTreeMap<Status, u64>,
+    /// For each reason to exit.
+    pub exits: BTreeMap<u64, u64>,
 }
 
 /// What tells two states apart.
@@ -52,13 +73,13 @@ struct Key {
 }
 
 struct Node {
-    saved: Saved,
+    saved: Saved<Tiny>,
     path: Vec<usize>,
 }
 
 fn key(rig: &Rig<Tiny>) -> Key {
     Key {
-        memory: rig.memory().clone(),
+        memory: rig.memory().canonical(),
         free_frames: rig.free_frames(),
     }
 }
@@ -68,6 +89,26 @@ fn attempt(rig: &mut Rig<Tiny>, deed: &Deed, report: &mut Report) -> Result<(), 
     let work = AssertUnwindSafe(|| match deed {
         Deed::Break(frame) => {
             rig.break_frame(*frame);
+            Ok(())
+        }
+        Deed::Run(run) => {
+            let Run {
+                slot,
+                index,
+                entry,
+                script,
+                world,
+            } = run;
+            let answer = rig.run(world, *slot, *index, entry, script, &[])?;
+            let tally = report.calls.entry(CallId::Vm(VmCallId::Run)).or_default();
+            if answer.status == Status::Success {
+                tally.accepted += 1;
+                *report.exits.entry(answer.values[0]).or_default() += 1;
+                rig.compare_all()?;
+            } else {
+                tally.refused += 1;
+            }
+            *report.statuses.entry(answer.status).or_default() += 1;
             Ok(())
         }
         Deed::Call(call, world) => {
@@ -89,6 +130,17 @@ fn attempt(rig: &mut Rig<Tiny>, deed: &Deed, report: &mut Report) -> Result<(), 
 /// The frames whose translations are held during a call: its first and its last, and one beside them.
 fn watched(call: HostCall) -> Vec<u64> {
     let [_, address, frames, ..] = call.encode();
+    let (address, frames) = match call {
+        HostCall::Vm(VmCall::Donate { range, .. } | VmCall::Share { range, .. }) => {
+            (range.base, range.frames)
+        }
+        HostCall::Vm(VmCall::ForceReclaim { frame }) => (frame, 1),
+        HostCall::Vm(VmCall::PinShared(_) | VmCall::UnpinShared(_) | VmCall::TakeBack(_)) => {
+            (address, frames)
+        }
+        HostCall::Vm(_) => (0, 0),
+        _ => (address, frames),
+    };
     let first = address / FRAME_SIZE;
     match call {
         HostCall::TraceAttach { frame, .. } => vec![frame / FRAME_SIZE],
@@ -102,6 +154,20 @@ fn watched(call: HostCall) -> Vec<u64> {
 /// # Panics
 /// At the first thing that is wrong, with the way to it; or if there are more than `most` states.
 pub fn explore(name: &str, rig: &mut Rig<Tiny>, deeds: &[Deed], most: usize) -> Report {
+    explore_within(name, rig, deeds, most, |_| true)
+}
+
+/// The same, but from states that are not `within` bounds it does not go on: counts that a call raises have no end.
+///
+/// # Panics
+/// As [`explore`].
+pub fn explore_within(
+    name: &str,
+    rig: &mut Rig<Tiny>,
+    deeds: &[Deed],
+    most: usize,
+    within: impl Fn(&Memory) -> bool,
+) -> Report {
     let mut report = Report::default();
     let mut seen = HashSet::from([key(rig)]);
     let mut todo = VecDeque::from([Node {
@@ -127,7 +193,7 @@ pub fn explore(name: &str, rig: &mut Rig<Tiny>, deeds: &[Deed], most: usize) -> 
                 // Nothing changed, and that has been compared.
                 continue;
             }
-            if seen.insert(key(rig)) {
+            if within(rig.memory()) && seen.insert(key(rig)) {
                 assert!(seen.len() <= most, "{name}: more than {most} states");
                 let mut path = node.path.clone();
                 path.push(number);

@@ -28,9 +28,18 @@ pub enum Holding {
     /// EL2's: donated, and not mapped anywhere.
     Donated,
     /// A guest's own.
-    Guest,
+    Guest {
+        /// The slot of its VM.
+        slot: u8,
+        /// Where the guest has it.
+        gfn: u64,
+    },
     /// A guest's, which the guest shares with the host.
     GuestShared {
+        /// The slot of its VM.
+        slot: u8,
+        /// Where the guest has it.
+        gfn: u64,
         /// How many pins of the host's.
         pins: u16,
     },
@@ -85,17 +94,34 @@ impl Holding {
             Self::SharedGuest { borrowers } => (FrameState::HostSharedGuest, borrowers as u64),
             Self::SharedSecure => (FrameState::HostSharedSecure, 0),
             Self::LentSecure => (FrameState::HostLentSecure, 0),
-            Self::GuestShared { pins } => (FrameState::GuestSharedHost, pins as u64),
+            Self::GuestShared { pins, .. } => (FrameState::GuestSharedHost, pins as u64),
             Self::Relinquished => (FrameState::Relinquished, 0),
             Self::Device => (FrameState::Device, 0),
             Self::Boot
             | Self::Pool
             | Self::Donated
-            | Self::Guest
+            | Self::Guest { .. }
             | Self::InWork
             | Self::Parked { .. }
             | Self::Poisoned
             | Self::Reserved => (FrameState::NotYours, 0),
+        }
+    }
+
+    /// What the frame `offset` further on is, if its region is held as one: of a guest's frames, the next of the guest's.
+    #[must_use]
+    pub const fn at(self, offset: u64) -> Self {
+        match self {
+            Self::Guest { slot, gfn } => Self::Guest {
+                slot,
+                gfn: gfn + offset,
+            },
+            Self::GuestShared { slot, gfn, pins } => Self::GuestShared {
+                slot,
+                gfn: gfn + offset,
+                pins,
+            },
+            other => other,
         }
     }
 

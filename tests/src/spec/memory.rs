@@ -1,6 +1,7 @@
 //! All frames of a machine, as the specification has them.
 
 use super::Holding;
+use super::vm::Vms;
 use std::collections::BTreeSet;
 
 /// What a machine is like. Sizes are in frames.
@@ -22,6 +23,10 @@ pub struct Layout {
     pub spare: u64,
     /// How many CPUs.
     pub cpus: usize,
+    /// How many VMs there can be.
+    pub places: usize,
+    /// The fewest and the most bits that the IPAs of a guest may have on this machine.
+    pub ipa_bits: (u64, u64),
 }
 
 /// The frames, and what goes with them. Equal memories behave alike, but for which page of the pool is which.
@@ -39,6 +44,8 @@ pub struct Memory {
     pub(super) rings: Vec<Option<u64>>,
     /// Frames that answer with an error when they are scrubbed.
     pub(super) broken: BTreeSet<u64>,
+    /// The VMs.
+    pub(super) vms: Vms,
 }
 
 /// Frames of one region that a call names.
@@ -96,6 +103,7 @@ impl Memory {
             spare: layout.spare,
             rings: vec![None; layout.cpus],
             broken: BTreeSet::new(),
+            vms: Vms::default(),
         }
     }
 
@@ -135,9 +143,8 @@ impl Memory {
     pub(super) fn uniform(&self, layout: &Layout, region: usize) -> Option<Holding> {
         let frames = self.region(layout, region);
         let first = frames[0];
-        // Frames of a guest are numbered; the host's calls never make them, so they count as different.
-        let numbered = matches!(first, Holding::Guest | Holding::GuestShared { .. });
-        (!numbered && frames.iter().all(|frame| *frame == first)).then_some(first)
+        let agree = |(frame, offset): (&Holding, u64)| *frame == first.at(offset);
+        frames.iter().zip(0..).all(agree).then_some(first)
     }
 
     pub(super) fn of(&self, piece: Piece) -> &[Holding] {
@@ -169,12 +176,32 @@ impl Memory {
         }
     }
 
+    /// The VMs.
+    #[must_use]
+    pub const fn vms(&self) -> &Vms {
+        &self.vms
+    }
+
+    /// The same, without what only counts what has been: such memories behave alike.
+    #[must_use]
+    pub fn canonical(&self) -> Self {
+        let mut memory = self.clone();
+        memory.vms.forget_the_past();
+        memory
+    }
+
     /// The region of `frame` was split before the host ran.
     pub fn split(&mut self, layout: &Layout, frame: u64) {
         if let Some(piece) = layout.piece(frame, frame + 1) {
             self.split_in_map[piece.region] = true;
             self.split_for_host[piece.region] = true;
         }
+    }
+
+    /// Splits a region, in the map and for the host, as it was found.
+    pub(super) fn take_split(&mut self, region: usize, (map, host): (bool, bool)) {
+        self.split_in_map[region] = map;
+        self.split_for_host[region] = host;
     }
 
     /// Splits as another memory has them.

@@ -46,6 +46,7 @@ impl Memory {
         let (regions, uppers) = self.el2_tables(layout);
         layout.fixed_pages
             + self.spare
+            + self.vms.pages()
             + set(&self.split_in_map)
             + set(&self.split_for_host)
             + regions

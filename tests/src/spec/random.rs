@@ -4,13 +4,14 @@
 //! - [`run`]: one sequence; when something is wrong, the shortest one that shows it.
 
 mod generate;
+mod guests;
 mod shrink;
 
-use super::explore::Tally;
+use super::explore::{Run, Tally};
 use super::rig::{Rig, span};
 use super::{Holding, World};
 use generate::Source;
-use hyp_abi::{CallId, Counter, FRAME_SIZE, HostCall, Status};
+use hyp_abi::{CallId, Counter, FRAME_SIZE, HostCall, Status, VmCall, VmCallId};
 use hyp_core::geometry::Arm4K;
 use hyp_core::hardware::Hardware;
 use hyp_core::map::Entry;
@@ -31,6 +32,8 @@ pub enum Act {
         /// What happens around it.
         world: World,
     },
+    /// A vCPU is run.
+    Run(Run),
     /// A frame breaks.
     Break(u64),
 }
@@ -42,6 +45,8 @@ pub struct Outcome {
     pub calls: BTreeMap<Option<CallId>, Tally>,
     /// By status.
     pub statuses: BTreeMap<Status, u64>,
+    /// By reason to exit.
+    pub exits: BTreeMap<u64, u64>,
 }
 
 impl Outcome {
@@ -54,6 +59,9 @@ impl Outcome {
         }
         for (status, count) in &other.statuses {
             *self.statuses.entry(*status).or_default() += count;
+        }
+        for (reason, count) in &other.exits {
+            *self.exits.entry(*reason).or_default() += count;
         }
     }
 }
@@ -88,15 +96,25 @@ pub fn machine() -> Rig<Arm4K> {
 
 /// Does one act and judges it; a panic is wrong too.
 fn perform(rig: &mut Rig<Arm4K>, act: &Act, outcome: &mut Outcome) -> Result<(), String> {
-    let Act::Call { registers, world } = act else {
-        if let Act::Break(frame) = act {
+    let work = AssertUnwindSafe(|| match act {
+        Act::Call { registers, world } => rig.call(world, *registers, &watched(registers)).map(Some),
+        Act::Run(run) => rig
+            .run(&run.world, run.slot, run.index, &run.entry, &run.script, &[])
+            .map(Some),
+        Act::Break(frame) => {
             rig.break_frame(*frame);
+            Ok(None)
         }
-        return Ok(());
-    };
-    let work = AssertUnwindSafe(|| rig.call(world, *registers, &watched(registers)));
+    });
     let answer = panic::catch_unwind(work).unwrap_or_else(|_| Err("it panicked".to_owned()))?;
-    let id = HostCall::decode(*registers).ok().map(HostCall::id);
+    let Some(answer) = answer else { return Ok(()) };
+    let id = match act {
+        Act::Call { registers, .. } => HostCall::decode(*registers).ok().map(HostCall::id),
+        _ => Some(CallId::Vm(VmCallId::Run)),
+    };
+    if id == Some(CallId::Vm(VmCallId::Run)) && answer.status == Status::Success {
+        *outcome.exits.entry(answer.values[0]).or_default() += 1;
+    }
     let tally = outcome.calls.entry(id).or_default();
     match answer.status {
         Status::Success => tally.accepted += 1,
@@ -108,7 +126,14 @@ fn perform(rig: &mut Rig<Arm4K>, act: &Act, outcome: &mut Outcome) -> Result<(),
 
 /// The frames whose translations are held during a call: at both ends of its range, inside and outside.
 fn watched(registers: &[u64; 7]) -> Vec<u64> {
-    let [_, address, frames, ..] = *registers;
+    let [_, mut address, mut frames, ..] = *registers;
+    match HostCall::decode(*registers) {
+        Ok(HostCall::Vm(VmCall::Donate { range, .. } | VmCall::Share { range, .. })) => {
+            (address, frames) = (range.base, range.frames);
+        }
+        Ok(HostCall::Vm(VmCall::ForceReclaim { .. })) => frames = 1,
+        _ => {}
+    }
     let first = address / FRAME_SIZE;
     let end = first.saturating_add(frames.min(1 << 20));
     vec![first.saturating_sub(1), first, end.saturating_sub(1), end]
@@ -139,7 +164,7 @@ fn step(rig: &mut Rig<Arm4K>, at: usize, act: &Act, outcome: &mut Outcome) -> Re
 /// The last look: everything, and the counters of calls.
 fn finish(rig: &Rig<Arm4K>, outcome: &Outcome) -> Result<(), String> {
     rig.compare_all()?;
-    let refused: u64 = outcome.calls.values().map(|tally| tally.refused).sum();
+    let refused: u64 = outcome.calls.values().map(|tally| tally.refused).sum::<u64>() + rig.meanwhile();
     let accepted: u64 = outcome.calls.values().map(|tally| tally.accepted).sum();
     let hw = rig.system().hardware();
     let counted = [Counter::Hypercalls, Counter::HypercallsRefused].map(|counter| hw.counter(0, counter));
@@ -149,17 +174,21 @@ fn finish(rig: &Rig<Arm4K>, outcome: &Outcome) -> Result<(), String> {
     Ok(())
 }
 
-/// Draws `calls` acts from `seed` and does them.
+/// Draws `calls` acts from `seed` and does them: acts of the host alone, or of the host and its guests.
 ///
 /// # Panics
 /// If anything is wrong: with the seed, and the shortest sequence of acts found that shows it.
-pub fn run(seed: u64, calls: usize) -> Outcome {
+pub fn run(seed: u64, calls: usize, guests: bool) -> Outcome {
     let mut source = Source::new(seed);
     let mut rig = machine();
     let mut outcome = Outcome::default();
     let mut acts = Vec::with_capacity(calls);
     for at in 0..calls {
-        let act = source.act(&rig);
+        let act = if guests {
+            source.act_with_guests(&rig)
+        } else {
+            source.act(&rig)
+        };
         acts.push(act.clone());
         if let Err(wrong) = step(&mut rig, at, &act, &mut outcome) {
             shrink::report(seed, &acts, &wrong);

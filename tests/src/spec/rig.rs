@@ -3,18 +3,24 @@
 //! [`Rig::call`] makes a call, compares the answer with the specification's, and then looks at what the call touched:
 //! map, host table, EL2's table, contents, and what CPUs may hold. [`Rig::compare_all`] looks at everything.
 
+mod cpu;
+mod guest;
 mod look;
+mod look_guest;
 
 use super::{Expected, Holding, Layout, Memory, World};
+use hyp_abi::vm::MAX_VMS;
 use hyp_abi::{FRAME_SIZE, FrameRange, HostCall, HostReturn, Status};
 use hyp_core::addr::{Frame, FrameSpan};
-use hyp_core::double::{Contents, Machine, Snapshot, system};
+use hyp_core::double::{Contents, Machine, Snapshot, system_with_places};
 use hyp_core::geometry::Geometry;
-use hyp_core::hardware::Regime;
+use hyp_core::hardware::{Hardware, Regime};
 use hyp_core::hypercall::host_call;
 use hyp_core::map::Entry;
 use hyp_core::ownership::{Devices, Ownership};
 use hyp_core::pgtable::{HypStage1, Table};
+use hyp_core::vm::SavedVms;
+use std::sync::Arc;
 
 /// CPUs of the double.
 const CPUS: usize = 8;
@@ -22,23 +28,26 @@ const CPUS: usize = 8;
 /// A system, and what should be true of it.
 #[derive(Debug)]
 pub struct Rig<G: Geometry> {
-    system: Ownership<'static, Machine<G>>,
+    system: Arc<Ownership<'static, Machine<G>>>,
     hyp: Table<HypStage1, G>,
     ram: Vec<FrameSpan>,
     layout: Layout,
     memory: Memory,
     writes: u64,
+    /// Calls of the host that were made while a guest ran.
+    meanwhile: u64,
 }
 
 /// A state to come back to.
 #[derive(Clone, Debug)]
-pub struct Saved {
+pub struct Saved<G: Geometry> {
     machine: Snapshot,
     spare: Vec<Frame>,
+    vms: SavedVms<G>,
     memory: Memory,
 }
 
-impl Saved {
+impl<G: Geometry> Saved<G> {
     /// What was true then.
     #[must_use]
     pub const fn memory(&self) -> &Memory {
@@ -65,13 +74,23 @@ impl<G: Geometry> Rig<G> {
     /// A machine with this RAM, in whole regions, of which `boot` is EL2's.
     #[must_use]
     pub fn new(ram: &[FrameSpan], boot: FrameSpan) -> Self {
-        Self::of(system::<G>(ram, boot, Devices::new()), ram, boot)
+        Self::with_places(ram, boot, MAX_VMS)
+    }
+
+    /// A machine that has room for so many VMs.
+    #[must_use]
+    pub fn with_places(ram: &[FrameSpan], boot: FrameSpan, places: usize) -> Self {
+        Self::of(
+            system_with_places::<G>(ram, boot, Devices::new(), places),
+            ram,
+            boot,
+        )
     }
 
     /// A machine that keeps pages back for topping up the pool, as the hypervisor does.
     #[must_use]
     pub fn with_spare(ram: &[FrameSpan], boot: FrameSpan) -> Self {
-        let system = system::<G>(ram, boot, Devices::new());
+        let system = system_with_places::<G>(ram, boot, Devices::new(), MAX_VMS);
         system.keep_spare();
         Self::of(system, ram, boot)
     }
@@ -91,6 +110,11 @@ impl<G: Geometry> Rig<G> {
             fixed_pages: system.hardware().pages_in_use() - system.spare_pages(),
             spare: system.spare_pages(),
             cpus: CPUS,
+            places: system.vms().places(),
+            ipa_bits: {
+                let support = system.hardware().guest_support();
+                (support.min_ipa_bits.into(), support.max_ipa_bits.into())
+            },
         };
         let mut memory = Memory::new(&layout);
         for number in boot.iter().map(Frame::number) {
@@ -99,12 +123,13 @@ impl<G: Geometry> Rig<G> {
         let hw = system.hardware();
         hw.record(false);
         Self {
-            system,
+            system: Arc::new(system),
             hyp,
             ram: ram.to_vec(),
             layout,
             memory,
             writes: 0,
+            meanwhile: 0,
         }
     }
 
@@ -135,7 +160,7 @@ impl<G: Geometry> Rig<G> {
     }
 
     /// The system.
-    pub const fn system(&self) -> &Ownership<'static, Machine<G>> {
+    pub fn system(&self) -> &Ownership<'static, Machine<G>> {
         &self.system
     }
 
@@ -162,18 +187,20 @@ impl<G: Geometry> Rig<G> {
 
     /// The state of system and specification.
     #[must_use]
-    pub fn save(&self) -> Saved {
+    pub fn save(&self) -> Saved<G> {
         Saved {
             machine: self.system.hardware().snapshot(self.system.map(), &self.ram),
             spare: self.system.spare_frames(),
+            vms: self.system.vms().save(),
             memory: self.memory.clone(),
         }
     }
 
     /// Goes back.
-    pub fn restore(&mut self, saved: &Saved) {
+    pub fn restore(&mut self, saved: &Saved<G>) {
         self.system.hardware().restore(self.system.map(), &saved.machine);
         self.system.restore_spare(&saved.spare);
+        self.system.vms().restore(&saved.vms);
         self.memory.clone_from(&saved.memory);
     }
 
@@ -201,6 +228,9 @@ impl<G: Geometry> Rig<G> {
         registers: [u64; 7],
         watched: &[u64],
     ) -> Result<HostReturn, String> {
+        if let Ok(HostCall::Vm(call)) = HostCall::decode(registers) {
+            return self.vm_call(world, call, watched);
+        }
         let watched = self.watch(watched);
         let before = self.write_where_the_host_may(&watched);
         let hw = self.system.hardware();
@@ -237,6 +267,7 @@ impl<G: Geometry> Rig<G> {
             look::region(self, region)?;
         }
         look::pool(self)?;
+        look_guest::all(self)?;
         look::everything(self)
     }
 
@@ -294,6 +325,7 @@ impl<G: Geometry> Rig<G> {
         let addresses = || known.iter().map(|frame| frame.address().host_ipa());
         hw.watch(self.system.host_table(), addresses());
         hw.watch(&self.hyp, addresses());
+        self.watch_guests(&known);
         known
     }
 

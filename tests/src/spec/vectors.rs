@@ -3,7 +3,11 @@
 //! Whoever can bring a frame into a [`Holding`] can try them, whatever system it is.
 
 use super::{Demand, Holding, refusal};
-use hyp_abi::{FRAME_SIZE, FrameRange, HostCall, HostCallId, Status};
+use hyp_abi::vm::Permissions;
+use hyp_abi::{FRAME_SIZE, FrameRange, HostCall, HostCallId, Status, VmCall, VmCallId};
+
+/// Where the guest of the cases, the protected VM in slot 1, has its frame.
+pub const GFN: u64 = 0x8_0000;
 
 /// A case: what the frame is, the call, and the status that must answer it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +35,17 @@ pub fn holdings() -> Vec<Holding> {
         Holding::Boot,
         Holding::Pool,
         Holding::Donated,
-        Holding::Guest,
-        Holding::GuestShared { pins: 0 },
-        Holding::GuestShared { pins: 1 },
+        Holding::Guest { slot: 1, gfn: GFN },
+        Holding::GuestShared {
+            slot: 1,
+            gfn: GFN,
+            pins: 0,
+        },
+        Holding::GuestShared {
+            slot: 1,
+            gfn: GFN,
+            pins: 1,
+        },
         Holding::InWork,
         Holding::Parked { zeroed: 0 },
         Holding::Relinquished,
@@ -89,6 +101,87 @@ pub fn vectors() -> Vec<Vector> {
                 call,
                 status: refused.unwrap_or(Status::Success),
             });
+        }
+    }
+    vectors
+}
+
+/// A case of a call about VMs: what the frame is, the call, and the status that must answer it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VmVector {
+    /// What the frame is before.
+    pub holding: Holding,
+    /// Which call.
+    pub call: VmCallId,
+    /// What it must answer.
+    pub status: Status,
+}
+
+/// The call on the frame at `address`, for calls about VMs that name one. A protected VM is in slot 1, one that is not
+/// in slot 2; neither has anything at the guest frame numbers that are given.
+#[must_use]
+pub fn vm_call_on_frame(call: VmCallId, address: u64) -> Option<VmCall> {
+    let range = FrameRange::new(address, 1);
+    Some(match call {
+        VmCallId::Donate => VmCall::Donate {
+            vm: 1,
+            range,
+            gfn: GFN + 1000,
+        },
+        VmCallId::Share => VmCall::Share {
+            vm: 2,
+            range,
+            gfn: GFN + 1000,
+            permissions: Permissions::all().bits(),
+        },
+        VmCallId::ForceReclaim => VmCall::ForceReclaim { frame: address },
+        VmCallId::PinShared => VmCall::PinShared(range),
+        VmCallId::UnpinShared => VmCall::UnpinShared(range),
+        VmCallId::TakeBack => VmCall::TakeBack(range),
+        _ => return None,
+    })
+}
+
+/// What a call about VMs answers for a frame; `None` where the frame is nobody's and the call may say so in its own
+/// words or in those of every call.
+const fn vm_status(call: VmCallId, holding: Holding) -> Option<Status> {
+    let nobodys = matches!(
+        holding,
+        Holding::Poisoned | Holding::Reserved | Holding::Device | Holding::InWork | Holding::Parked { .. }
+    );
+    Some(match (call, holding) {
+        (VmCallId::Share, Holding::SharedGuest { borrowers: 4095 })
+        | (VmCallId::PinShared, Holding::GuestShared { pins: 4095, .. }) => Status::CountOverflow,
+        (VmCallId::Share, Holding::SharedGuest { .. })
+        | (VmCallId::ForceReclaim, Holding::Guest { .. })
+        | (VmCallId::PinShared, Holding::GuestShared { .. })
+        | (VmCallId::UnpinShared, Holding::GuestShared { pins: 1.., .. })
+        | (VmCallId::TakeBack, Holding::Relinquished) => Status::Success,
+        (VmCallId::Donate | VmCallId::Share, _) => match refusal(Demand::PlainHost, holding) {
+            Some(status) => status,
+            None => Status::Success,
+        },
+        _ if nobodys => return None,
+        (VmCallId::ForceReclaim, _) => Status::NotOwner,
+        (VmCallId::PinShared, _) => Status::NotShared,
+        (VmCallId::UnpinShared, _) => Status::NotPinned,
+        _ => Status::NotRelinquished,
+    })
+}
+
+/// All cases of calls about VMs.
+#[must_use]
+pub fn vm_vectors() -> Vec<VmVector> {
+    let mut vectors = Vec::new();
+    for call in VmCallId::all().filter(|call| vm_call_on_frame(*call, FRAME_SIZE).is_some()) {
+        for holding in holdings() {
+            if let Some(status) = vm_status(call, holding) {
+                vectors.push(VmVector {
+                    holding,
+                    call,
+                    status,
+                });
+            }
         }
     }
     vectors

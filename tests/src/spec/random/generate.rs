@@ -21,7 +21,7 @@ impl Source {
         Self { state: seed }
     }
 
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -29,16 +29,16 @@ impl Source {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
 
     /// Whether something happens that happens once in `times`.
-    fn once_in(&mut self, times: u64) -> bool {
+    pub(super) fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len() as u64) as usize]
     }
 
@@ -56,7 +56,7 @@ impl Source {
         Act::Call { registers, world }
     }
 
-    fn world(&mut self) -> World {
+    pub(super) fn world(&mut self) -> World {
         match self.below(10) {
             0 => World {
                 pool_limit: Some(self.below(6)),
@@ -75,7 +75,7 @@ impl Source {
     }
 
     /// A frame of RAM, often at a border of its region. The last two regions are mostly left to calls on whole ones.
-    fn frame(&mut self, rig: &Rig<Arm4K>) -> u64 {
+    pub(super) fn frame(&mut self, rig: &Rig<Arm4K>) -> u64 {
         let regions = &rig.layout().regions;
         let kept = if self.once_in(32) { 0 } else { WHOLE_REGIONS };
         self.pick(&regions[..regions.len() - kept]) + self.offset()
@@ -90,7 +90,7 @@ impl Source {
         }
     }
 
-    fn length(&mut self) -> u64 {
+    pub(super) fn length(&mut self) -> u64 {
         match self.below(8) {
             0..=2 => 1,
             3 => self.pick(&[2, 3, 15, 16, 17, 33]),
@@ -192,7 +192,7 @@ impl Source {
         registers
     }
 
-    fn edge(&mut self, rig: &Rig<Arm4K>) -> u64 {
+    pub(super) fn edge(&mut self, rig: &Rig<Arm4K>) -> u64 {
         let value = match self.below(10) {
             0 => 0,
             1 => 1,

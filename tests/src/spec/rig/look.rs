@@ -31,8 +31,15 @@ fn translate(entry: Entry) -> Option<Holding> {
             HypUse::Pool => Holding::Pool,
             HypUse::Donated => Holding::Donated,
         },
-        State::Guest => Holding::Guest,
-        State::GuestSharedHost => Holding::GuestShared { pins: entry.count() },
+        State::Guest => Holding::Guest {
+            slot: entry.slot(),
+            gfn: entry.gfn(),
+        },
+        State::GuestSharedHost => Holding::GuestShared {
+            slot: entry.slot(),
+            gfn: entry.gfn(),
+            pins: entry.count(),
+        },
         State::InTransit => {
             let transit = entry.transit()?;
             if transit.active || transit.reason != TransitReason::Reclaim {
@@ -82,6 +89,15 @@ pub(super) fn memory<G: Geometry>(rig: &Rig<G>) -> Result<Memory, String> {
         *ring = hw.trace_ring(cpu).map(|frame| frame.number());
     }
     Ok(memory)
+}
+
+/// Whether a region has entries for each frame in the map, and in the host's table.
+pub(super) fn splits<G: Geometry>(rig: &Rig<G>, region: usize) -> Result<(bool, bool), String> {
+    let hw = rig.system.hardware();
+    let start = super::frame(rig.layout.regions[region]);
+    let locked = rig.system.map().lock(hw, start).ok_or("a region is RAM")?;
+    let entry = rig.system.host_table().walk(hw, start.address().host_ipa());
+    Ok((locked.has_node(), entry.is_some_and(|entry| entry.level == 3)))
 }
 
 /// Nobody is at work: no frame is in transit, and every pin is a ring's.
@@ -279,6 +295,7 @@ pub(super) fn tables<G: Geometry>(rig: &Rig<G>) -> Result<BTreeSet<u64>, String>
         }
     }
     found.extend(rig.system.spare_frames().iter().map(|frame| frame.number()));
+    found.extend(super::look_guest::pages(rig));
     let count = found.len();
     let set: BTreeSet<u64> = found.into_iter().collect();
     if set.len() != count {
