@@ -1,9 +1,10 @@
-//! A million random calls, each judged by the specification.
+//! A million random calls of a host, and a million steps of a host and its guests, each judged by the specification.
 //!
 //! `FREEHOLD_SEED=n` runs the one sequence that a failure names, `FREEHOLD_CALLS=n` as many calls as one has time for.
 
 use freehold_tests::spec::random::{Outcome, run};
-use hyp_abi::{CallId, HostCallId, Status};
+use hyp_abi::run_page::ExitReason;
+use hyp_abi::{CallId, HostCallId, Status, VmCallId};
 use std::env;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,11 +25,11 @@ fn number(name: &str) -> Option<u64> {
     )
 }
 
-#[test]
-fn a_million_calls_agree_with_the_specification() {
+/// Runs all sequences, or the one that is asked for.
+fn sequences(guests: bool) -> Option<Outcome> {
     if let Some(seed) = number("FREEHOLD_SEED") {
-        run(seed, SEQUENCE as usize);
-        return;
+        run(seed, SEQUENCE as usize, guests);
+        return None;
     }
     let sequences = number("FREEHOLD_CALLS").unwrap_or(CALLS).div_ceil(SEQUENCE);
     let next = AtomicU64::new(0);
@@ -42,8 +43,8 @@ fn a_million_calls_agree_with_the_specification() {
                     if seed >= sequences {
                         break;
                     }
-                    let outcome = run(seed, SEQUENCE as usize);
-                    total.lock().unwrap().add(&outcome);
+                    let outcome = run(seed, SEQUENCE as usize, guests);
+                    total.lock().expect("no worker panics with it").add(&outcome);
                     if seed % 50 == 49 {
                         println!("{} of {sequences} sequences", seed + 1);
                     }
@@ -51,8 +52,14 @@ fn a_million_calls_agree_with_the_specification() {
             });
         }
     });
-    let total = total.into_inner().unwrap();
-    println!("{:?}\n{:?}", total.calls, total.statuses);
+    let total = total.into_inner().expect("no worker panicked");
+    println!("{:?}\n{:?}\n{:?}", total.calls, total.statuses, total.exits);
+    Some(total)
+}
+
+#[test]
+fn a_million_calls_agree_with_the_specification() {
+    let Some(total) = sequences(false) else { return };
     for call in HostCallId::all() {
         let tally = total
             .calls
@@ -87,6 +94,65 @@ fn a_million_calls_agree_with_the_specification() {
         assert!(
             total.statuses.contains_key(&status),
             "{status:?} was never answered"
+        );
+    }
+}
+
+#[test]
+fn a_million_steps_of_host_and_guests_agree_with_the_specification() {
+    let Some(total) = sequences(true) else { return };
+    for call in VmCallId::all() {
+        let tally = total
+            .calls
+            .get(&Some(CallId::Vm(call)))
+            .copied()
+            .unwrap_or_default();
+        assert!(tally.accepted > 0 && tally.refused > 0, "{call:?}: {tally:?}");
+    }
+    for status in [
+        Status::NoSuchVm,
+        Status::WrongVmState,
+        Status::NoSuchVcpu,
+        Status::VcpuExists,
+        Status::VcpuOff,
+        Status::FramesLeft,
+        Status::WrongVmKind,
+        Status::GfnOutOfRange,
+        Status::GfnMapped,
+        Status::GfnNotMapped,
+        Status::GfnLost,
+        Status::VmNeedsMemory,
+        Status::NotRelinquished,
+        Status::NotPinned,
+        Status::Pinned,
+        Status::Poisoned,
+        Status::SharedWithGuest,
+    ] {
+        assert!(
+            total.statuses.contains_key(&status),
+            "{status:?} was never answered"
+        );
+    }
+    for reason in [
+        ExitReason::Interrupt,
+        ExitReason::Wait,
+        ExitReason::MemoryFault,
+        ExitReason::MmioRead,
+        ExitReason::MmioWrite,
+        ExitReason::MemoryNeeded,
+        ExitReason::Pinned,
+        ExitReason::HostService,
+        ExitReason::CpuOn,
+        ExitReason::CpuOff,
+        ExitReason::SystemOff,
+        ExitReason::SystemReset,
+        ExitReason::Lost,
+        ExitReason::Relinquished,
+    ] {
+        let number = u64::from(reason);
+        assert!(
+            total.exits.contains_key(&number),
+            "no guest exited with {reason:?}"
         );
     }
 }

@@ -2,13 +2,16 @@
 //!
 //! - `<call> on <holding>`: every call that names a frame, on everything that a frame may be. The system must answer as
 //!   the specification says, and a refusal must have changed nothing.
-//! - [`rows`]: the transitions that pKVM tests at boot, in our terms, and what it says it does not cover.
-//!
-//! The rows of guests come with guests: share, unshare and donate to a guest; two borrowers of one frame; a guest's
-//! share and unshare with the host; reclaim by force and the poisoned guest frame it leaves; reclaim from a dead guest.
+//! - [`rows`]: the transitions that pKVM tests at boot, in our terms.
+//! - [`guest_rows`]: those of guests, and what pKVM says it does not cover: two borrowers of one frame, reclaim by force, what
+//!   a dead guest leaves.
 
 #[path = "specification/cases.rs"]
 mod cases;
+#[path = "specification/guest_rows.rs"]
+mod guest_rows;
+#[path = "specification/guests.rs"]
+mod guests;
 #[path = "specification/limits.rs"]
 mod limits;
 #[path = "specification/rows.rs"]
@@ -21,6 +24,7 @@ fn main() {
     let mut trials = cases::trials();
     trials.extend(named(rows::ROWS));
     trials.extend(named(limits::LIMITS));
+    trials.extend(named(guest_rows::GUESTS));
     libtest_mimic::run(&arguments, trials).exit();
 }
 

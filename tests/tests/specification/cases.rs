@@ -1,9 +1,10 @@
 //! Every call on everything that a frame may be.
 
+use super::guests;
 use freehold_tests::spec::rig::{Rig, span};
-use freehold_tests::spec::vectors::{Vector, on_frame, vectors};
+use freehold_tests::spec::vectors::{Vector, VmVector, on_frame, vectors, vm_call_on_frame, vm_vectors};
 use freehold_tests::spec::{Holding, World};
-use hyp_abi::{FRAME_SIZE, FrameRange, HostCall, HostCallId, Status};
+use hyp_abi::{FRAME_SIZE, FrameRange, HostCall, Status};
 use hyp_core::geometry::Arm4K;
 use hyp_core::map::Entry;
 use hyp_core::state::{State, Transit, TransitReason};
@@ -43,24 +44,29 @@ pub(super) fn expect_in(rig: &mut Rig<Arm4K>, world: &World, call: HostCall, sta
 }
 
 pub(super) fn trials() -> Vec<Trial> {
-    vectors()
-        .into_iter()
-        // What an audit finds of a frame whose guest is not there, no host can ask.
-        .filter(|vector| {
-            let of_guest = matches!(
-                vector.holding,
-                Holding::Guest { .. } | Holding::GuestShared { .. }
-            );
-            !(of_guest && vector.call == HostCallId::Audit)
+    let hosts = vectors().into_iter().map(|vector| {
+        let name = format!("{:?} on {:?}", vector.call, vector.holding);
+        Trial::test(name, move || {
+            check(vector);
+            Ok(())
         })
-        .map(|vector| {
-            let name = format!("{:?} on {:?}", vector.call, vector.holding);
-            Trial::test(name, move || {
-                check(vector);
-                Ok(())
-            })
+    });
+    let of_vms = vm_vectors().into_iter().map(|vector| {
+        let name = format!("Vm {:?} on {:?}", vector.call, vector.holding);
+        Trial::test(name, move || {
+            check_vm(vector);
+            Ok(())
         })
-        .collect()
+    });
+    hosts.chain(of_vms).collect()
+}
+
+fn check_vm(vector: VmVector) {
+    let mut rig = machine();
+    guests::two_vms(&mut rig);
+    let frame = prepare(&mut rig, vector.holding);
+    let call = vm_call_on_frame(vector.call, frame * FRAME_SIZE).expect("a call that names a frame");
+    expect(&mut rig, HostCall::Vm(call), vector.status);
 }
 
 fn check(vector: Vector) {
@@ -96,15 +102,18 @@ fn prepare(rig: &mut Rig<Arm4K>, holding: Holding) -> u64 {
             expect(rig, HostCall::DonateHyp(one), Status::Success);
             return frame;
         }
+        Holding::Guest { .. }
+        | Holding::GuestShared { .. }
+        | Holding::SharedGuest { .. }
+        | Holding::Relinquished => {
+            guests::bring(rig, frame, holding);
+            return frame;
+        }
         Holding::SharedHyp { pins } => counted(State::HostSharedHyp, pins),
-        Holding::SharedGuest { borrowers } => counted(State::HostSharedGuest, borrowers),
         Holding::SharedSecure => Entry::plain(State::HostSharedSecure),
         Holding::LentSecure => Entry::plain(State::HostLentSecure),
-        Holding::Guest => Entry::guest(false, 3, 1000),
-        Holding::GuestShared { pins } => Entry::guest(true, 3, 1000).with_count(pins).expect("few pins"),
         Holding::InWork => in_transit(true, 0),
         Holding::Parked { zeroed } => in_transit(false, zeroed),
-        Holding::Relinquished => Entry::plain(State::Relinquished),
         Holding::Poisoned => Entry::plain(State::Poisoned),
         Holding::Device => Entry::plain(State::Device),
         Holding::Reserved => Entry::plain(State::Reserved),
