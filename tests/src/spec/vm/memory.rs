@@ -19,6 +19,9 @@ fn permissions_of(register: u64) -> Option<Permissions> {
 impl Memory {
     /// Why a gfn cannot get a frame.
     fn no_room(&self, slot: u8, gfn: u64) -> Option<Status> {
+        if gfn >= self.vms.live[&slot].gfns {
+            return Some(Status::GfnOutOfRange);
+        }
         match self.vms.live[&slot].places.get(&gfn)? {
             // Where the guest lets the host emulate a device, it wants no page.
             Place::Mine { .. } | Place::Borrowed { .. } | Place::Device => Some(Status::GfnMapped),
@@ -29,9 +32,10 @@ impl Memory {
     /// What is wrong with giving frames to a VM, whatever the frames are.
     fn bad_gift(&self, slot: u8, range: FrameRange, gfn: u64, protected: bool) -> Vec<Status> {
         let mut reasons: Vec<Status> = bad_range(range).into_iter().collect();
-        let gfns = self.bad_gfns(slot, GuestRange::new(gfn, range.frames.max(1)));
-        reasons.extend(gfns);
         let vm = &self.vms.live[&slot];
+        if gfn >= vm.gfns {
+            reasons.push(Status::GfnOutOfRange);
+        }
         if vm.protected != protected {
             reasons.push(Status::WrongVmKind);
         }
@@ -39,6 +43,15 @@ impl Memory {
             reasons.push(Status::WrongVmState);
         }
         reasons
+    }
+
+    /// Whether a range runs past the VM's last guest frame number, and was refused for that before anything was done.
+    fn runs_out(&self, case: &Case<'_>, slot: u8, range: FrameRange, gfn: u64) -> Result<bool, String> {
+        let overlong = range.frames > self.vms.live[&slot].gfns - gfn;
+        if overlong && case.answer.status == Status::GfnOutOfRange {
+            return case.refused(&[Status::GfnOutOfRange]);
+        }
+        Ok(false)
     }
 
     /// Frames that broke are found when they are touched, and are nobody's from then on.
@@ -58,7 +71,7 @@ impl Memory {
         gfn: u64,
     ) -> Result<(), String> {
         let reasons = self.bad_gift(slot, range, gfn, true);
-        if case.refused(&reasons)? {
+        if case.refused(&reasons)? || self.runs_out(case, slot, range, gfn)? {
             return Ok(());
         }
         let first = range.base / FRAME_SIZE;
@@ -120,7 +133,7 @@ impl Memory {
         if permissions.is_none() {
             reasons.push(Status::InvalidParameter);
         }
-        if case.refused(&reasons)? {
+        if case.refused(&reasons)? || self.runs_out(case, slot, range, gfn)? {
             return Ok(());
         }
         let permissions = permissions.unwrap_or(Permissions::empty());
