@@ -344,3 +344,29 @@ fn guests_of_broken_memory() {
         must_have_seen(&report, 400, 4_700, &[Status::Poisoned, Status::FramesLeft]);
     }
 }
+
+/// Two protected VMs, of which each may get what the other gave up, lost or left behind, at the same place.
+#[test]
+fn frames_that_change_hands() {
+    let (mut rig, first) = machine(11, 1, 2);
+    let mut calls = Vec::new();
+    for slot in [1, 2] {
+        launched(&mut rig, slot, first, PROTECTED, 2);
+        calls.extend([
+            donate(slot, first, 1, GFN),
+            donate(slot, first + 1, 2, GFN),
+            VmCall::Destroy { vm: slot },
+            reclaim(slot, 0, 256),
+        ]);
+    }
+    calls.extend([force(first), force(first + 1)]);
+    calls.extend(hosts_part(&[range(first, 2)]));
+    let mut todo = in_worlds(&calls, &[World::default()]);
+    for slot in [1, 2] {
+        todo.extend(own_memory(slot, &[(GFN, 1), (GFN, 2)], &[World::default()]));
+        todo.push(run(slot, 0, World::default(), &[access(GFN, Reach::Load)]));
+    }
+    let report = explore_within("hands", &mut rig, &todo, 200_000, small(1, 3));
+    must_have_seen(&report, 38_000, 1_100_000, &[Status::GfnLost, Status::NotOwner]);
+    all_were_accepted(&report);
+}

@@ -3,7 +3,7 @@
 
 use super::Case;
 use super::cases::{HOST, range};
-use super::guests::{FRAME, GFN, REFUSE, RETRY, Tried, access, call, done};
+use super::guests::{FRAME, GFN, REFUSE, RETRY, Tried, access, call, done, two_vms};
 use freehold_tests::spec::vm::Place;
 use freehold_tests::spec::vm::guest::{Instruction, Meanwhile, Reach};
 use freehold_tests::spec::vm::run::Entry;
@@ -51,6 +51,7 @@ pub(super) const GUESTS: &[Case] = &[
         busy,
     ),
     ("a second vCPU: on, off, and on again", second_vcpu),
+    ("4095 borrowers, 4095 pins: not one more", counts),
 ];
 
 fn a_life() {
@@ -400,4 +401,41 @@ fn second_vcpu() {
     let end = Instruction::Call(0, [0x8400_0008, 0, 0, 0]);
     tried.run_vcpu(vm, 1, RETRY, &[end], ExitReason::SystemOff);
     tried.vm(VmCall::Destroy { vm }, Status::Success);
+}
+
+fn counts() {
+    let mut tried = Tried::new();
+    two_vms(&mut tried.rig);
+    let borrow = |gfn: u64| VmCall::Share {
+        vm: 2,
+        range: range(FRAME + 1, 1),
+        gfn,
+        permissions: Permissions::READ.bits(),
+    };
+    tried.bring(
+        FRAME,
+        Holding::GuestShared {
+            slot: 1,
+            gfn: GFN,
+            pins: 0,
+        },
+    );
+    // Each is judged, but the whole machine is compared in the end only.
+    let pin = VmCall::PinShared(range(FRAME, 1));
+    for number in 0..4095 {
+        for call in [borrow(number), pin] {
+            let registers = HostCall::Vm(call).encode();
+            let answer = tried.rig.call(&World::default(), registers, &[]);
+            let answer = answer.unwrap_or_else(|wrong| panic!("{call:x?}: {wrong}"));
+            assert_ne!(answer.status, Status::CountOverflow, "{number}");
+            if answer.status == Status::VmNeedsMemory {
+                let [pages, ..] = answer.values;
+                tried.vm(VmCall::TopUp { vm: 2, pages }, Status::Success);
+                tried.vm(call, Status::Success);
+            }
+        }
+    }
+    tried.is(FRAME + 1, Holding::SharedGuest { borrowers: 4095 });
+    tried.vm(borrow(4095), Status::CountOverflow);
+    tried.vm(pin, Status::CountOverflow);
 }
