@@ -14,7 +14,7 @@ const RAM: u64 = 16;
 
 /// A machine of `regions` regions of four frames, of which the first `boot` are EL2's.
 fn machine(boot: u64, regions: u64) -> Rig<Tiny> {
-    Rig::new(&[span(RAM, regions * 4)], span(RAM, boot * 4))
+    Rig::with_places(&[span(RAM, regions * 4)], span(RAM, boot * 4), 1)
 }
 
 fn range(first: u64, frames: u64) -> FrameRange {
