@@ -1,0 +1,5 @@
+//! Errors about guests.
+
+use super::Mutation;
+
+pub(super) const MUTATIONS: &[Mutation] = &[];
