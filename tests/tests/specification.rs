@@ -2,6 +2,7 @@
 //!
 //! - `<call> on <holding>`: every call that names a frame, on everything that a frame may be. The system must answer as
 //!   the specification says, and a refusal must have changed nothing.
+//! - [`known_bugs`]: published bugs of pKVM that have a counterpart here.
 //! - [`rows`]: the transitions that pKVM tests at boot, in our terms, and what it says it does not cover.
 //!
 //! The rows of guests come with guests: share, unshare and donate to a guest; two borrowers of one frame; a guest's
@@ -9,6 +10,8 @@
 
 #[path = "specification/cases.rs"]
 mod cases;
+#[path = "specification/known_bugs.rs"]
+mod known_bugs;
 #[path = "specification/limits.rs"]
 mod limits;
 #[path = "specification/rows.rs"]
@@ -21,6 +24,7 @@ fn main() {
     let mut trials = cases::trials();
     trials.extend(named(rows::ROWS));
     trials.extend(named(limits::LIMITS));
+    trials.extend(named(known_bugs::KNOWN_BUGS));
     libtest_mimic::run(&arguments, trials).exit();
 }
 
