@@ -60,6 +60,7 @@ pub fn parts(effort: &Effort) -> Result<Vec<Part>> {
     let mut parts = vec![
         tests("unit", &["--lib", "--bins"], &[]),
         test("specification", &[]),
+        test("fuzz", &[]),
         test("exhaustive", &[]),
         test("random", &[("FREEHOLD_CALLS", &calls)]),
         test("concurrency", &[]),
