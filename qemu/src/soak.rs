@@ -64,6 +64,7 @@ pub fn parts(effort: &Effort) -> Result<Vec<Part>> {
         test("exhaustive", &[]),
         test("random", &[("FREEHOLD_CALLS", &calls)]),
         test("concurrency", &[]),
+        test("ordering", &[]),
         test("doors", &[]),
         test("panic", &[]),
         test("on_machine", &[]),
