@@ -23,16 +23,19 @@ pub enum Layer {
     Specification,
     /// CPUs at once, under explored schedules.
     Concurrency,
+    /// CPUs that see each other's stores late.
+    Ordering,
     /// Every call in every state of a tiny machine, by the specification.
     Exhaustive,
 }
 
 impl Layer {
     /// All layers, the quick ones first.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Order,
         Self::Unit,
         Self::Specification,
+        Self::Ordering,
         Self::Concurrency,
         Self::Exhaustive,
     ];
@@ -43,6 +46,7 @@ impl Layer {
             Self::Order | Self::Unit => &["--package", "hyp-core", "--package", "hyp-abi", "--lib"],
             Self::Specification => &["--package", "freehold-tests", "--test", "specification"],
             Self::Concurrency => &["--package", "freehold-tests", "--test", "concurrency"],
+            Self::Ordering => &["--package", "freehold-tests", "--test", "ordering"],
             Self::Exhaustive => &["--package", "freehold-tests", "--test", "exhaustive"],
         }
     }
@@ -52,13 +56,17 @@ impl Layer {
         match self {
             Self::Order => &["order::"],
             Self::Unit => &["--skip", "order::"],
-            Self::Specification | Self::Concurrency | Self::Exhaustive => &[],
+            Self::Specification | Self::Concurrency | Self::Ordering | Self::Exhaustive => &[],
         }
     }
 
-    /// Whether its code must be built for explored schedules.
-    const fn is_explored(self) -> bool {
-        matches!(self, Self::Concurrency)
+    /// The directory for what is built of it, and how the compiler must be told to build it.
+    const fn build(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Concurrency => ("shuttle", "--cfg shuttle"),
+            Self::Ordering => ("loom", "--cfg shuttle --cfg loom"),
+            Self::Order | Self::Unit | Self::Specification | Self::Exhaustive => ("target", ""),
+        }
     }
 }
 
@@ -69,6 +77,7 @@ impl fmt::Display for Layer {
             Self::Unit => "unit",
             Self::Specification => "specification",
             Self::Concurrency => "concurrency",
+            Self::Ordering => "ordering",
             Self::Exhaustive => "exhaustive",
         })
     }
@@ -140,16 +149,13 @@ impl<'a> Workshop<'a> {
             .current_dir(self.tree)
             .args(["test", "--no-run", "--message-format", "json-render-diagnostics"])
             .args(layer.targets());
-        let directory = if layer.is_explored() {
-            let mut flags = env::var("RUSTFLAGS").unwrap_or_default();
-            flags.push_str(" --cfg shuttle");
+        let (directory, more_flags) = layer.build();
+        if !more_flags.is_empty() {
+            let flags = env::var("RUSTFLAGS").unwrap_or_default();
             command
-                .env("RUSTFLAGS", flags)
+                .env("RUSTFLAGS", format!("{flags} {more_flags}"))
                 .env_remove("CARGO_ENCODED_RUSTFLAGS");
-            "shuttle"
-        } else {
-            "target"
-        };
+        }
         command.env("CARGO_TARGET_DIR", self.target.join(directory));
         command
     }

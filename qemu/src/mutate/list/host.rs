@@ -89,6 +89,24 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         self.report_run(index, 1, old.state(), new.state());",
         caught_by: Layer::Concurrency,
     },
+    // A CPU that gets the lock may not see what was written under it.
+    Mutation {
+        name: "lock-given-back-without-order",
+        like: Some("plain instead of ordered store"),
+        file: REGION,
+        find: "self.word.store(self.now.encode(), Ordering::Release);",
+        replace: "self.word.store(self.now.encode(), Ordering::Relaxed);",
+        caught_by: Layer::Ordering,
+    },
+    // The same from the other side.
+    Mutation {
+        name: "lock-taken-without-order",
+        like: None,
+        file: REGION,
+        find: "let seen = word.fetch_or(LOCK_BIT, Ordering::Acquire);",
+        replace: "let seen = word.fetch_or(LOCK_BIT, Ordering::Relaxed);",
+        caught_by: Layer::Ordering,
+    },
     // What was brought for the pool is entered for somebody else.
     Mutation {
         name: "top-up-completed-for-another-use",
@@ -261,7 +279,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         file: RANGE,
         find: "Err(refusal) if done == 0 => return Err(refusal),",
         replace: "Err(refusal) if done <= span.frames() => return Err(refusal),",
-        caught_by: Layer::Specification,
+        caught_by: Layer::Unit,
     },
     // An address in the middle of a page passes for one of a page.
     Mutation {
@@ -347,7 +365,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         file: REGION,
         find: "if in_work || pinned {",
         replace: "if in_work {",
-        caught_by: Layer::Exhaustive,
+        caught_by: Layer::Unit,
     },
     // The same for a region on which a CPU is at work.
     Mutation {
@@ -365,7 +383,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         file: REGION,
         find: "if end < H::Geometry::ENTRIES && !self.read(page, end - 1).agrees_with_next(self.read(page, end)) {",
         replace: "if end + 1 < H::Geometry::ENTRIES && !self.read(page, end - 1).agrees_with_next(self.read(page, end)) {",
-        caught_by: Layer::Specification,
+        caught_by: Layer::Unit,
     },
     // A trace goes on to a page that is no longer pinned.
     Mutation {
@@ -388,7 +406,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
             return Err(Status::WrongTraceState.into());
         }",
         replace: "",
-        caught_by: Layer::Specification,
+        caught_by: Layer::Unit,
     },
     // A function identifier of 64 bits is cut to 32.
     Mutation {

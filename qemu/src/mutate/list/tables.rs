@@ -141,6 +141,15 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         replace: "(leaf_descriptor(pa, level, raw & F::ATTRIBUTES), 0),",
         caught_by: Layer::Specification,
     },
+    // The descriptor that leads to a new table may be seen before what is in the table.
+    Mutation {
+        name: "descriptor-stored-without-order",
+        like: Some("plain instead of ordered store"),
+        file: STORE,
+        find: "entry.store(new, Ordering::Release);",
+        replace: "entry.store(new, Ordering::Relaxed);",
+        caught_by: Layer::Ordering,
+    },
     // A table is linked before what was stored into it is visible to walks.
     Mutation {
         name: "table-linked-before-it-is-published",
