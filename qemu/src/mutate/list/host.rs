@@ -326,15 +326,6 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         replace: "",
         caught_by: Layer::Unit,
     },
-    // A large mapping of device registers covers RAM.
-    Mutation {
-        name: "device-block-over-ram",
-        like: None,
-        file: ABORT,
-        find: "&& !self.map.holds_ram(start.value(), span.end())",
-        replace: "",
-        caught_by: Layer::Unit,
-    },
     // The host is told how many pins a page has that is not its own.
     Mutation {
         name: "count-of-a-foreign-frame-told",
