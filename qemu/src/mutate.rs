@@ -100,8 +100,8 @@ pub struct Wanted<'a> {
 /// Puts the wanted mutations in, one at a time, and sees which tests notice.
 ///
 /// # Errors
-/// If a mutation is stale or does not compile, if the code fails its tests without any, or if something that is
-/// needed cannot be read, written or run. A mutation that is not caught is no error, but in the report.
+/// If a mutation is stale, if the code fails its tests without any, or if something that is needed cannot be read,
+/// written or run. A mutation that is not caught, or does not compile, is no error, but in the report.
 pub fn run(wanted: Wanted<'_>) -> Result<Report> {
     let mutations: Vec<_> = list::all()
         .filter(|mutation| wanted.filter.is_none_or(|filter| mutation.name.contains(filter)))
@@ -174,18 +174,21 @@ fn try_one(
     let _mutated = tree.change(mutation.file, &mutation.apply(&read(tree.root(), mutation)?)?)?;
     let mut verdicts = Vec::new();
     for layer in layers {
-        let programs = match workshop.build(*layer, |line| step.detail(line))? {
-            Built::Programs(programs) => programs,
-            Built::Refused(said) => bail!("{} does not compile:\n{said}", mutation.name),
-        };
         let begun = if layers.len() == 1 {
             started
         } else {
             Instant::now()
         };
-        let ending = workshop.run(*layer, &programs, LIMIT.saturating_sub(begun.elapsed()), |line| {
-            step.detail(line);
-        })?;
+        let ending = match workshop.build(*layer, |line| step.detail(line))? {
+            Built::Programs(programs) => {
+                let left = LIMIT.saturating_sub(begun.elapsed());
+                workshop.run(*layer, &programs, left, |line| step.detail(line))?
+            }
+            Built::Refused(said) => {
+                eprintln!("{} does not compile:\n{said}", mutation.name);
+                Ending::Refused
+            }
+        };
         verdicts.push(Verdict {
             layer: *layer,
             ending,

@@ -94,6 +94,8 @@ pub enum Ending {
     Died(String),
     /// They had not ended in time.
     TimedOut,
+    /// They were not built: the code does not compile.
+    Refused,
 }
 
 impl fmt::Display for Ending {
@@ -103,6 +105,7 @@ impl fmt::Display for Ending {
             Self::Failed(test) => f.write_str(test),
             Self::Died(how) => write!(f, "died: {how}"),
             Self::TimedOut => f.write_str("not over in time"),
+            Self::Refused => f.write_str("does not compile"),
         }
     }
 }

@@ -3,7 +3,8 @@
 //! [`PUBLISHED`] are the errors that Cambridge's executable specification of pKVM comes with, as peers of ours report
 //! them; each has a counterpart here. The others are errors that this design invites.
 
-mod guests;
+mod guest_life;
+mod guest_memory;
 mod host;
 mod tables;
 
@@ -31,10 +32,15 @@ pub const PUBLISHED: [&str; 15] = [
 
 /// All mutations.
 pub fn all() -> impl Iterator<Item = Mutation> {
-    [tables::MUTATIONS, host::MUTATIONS, guests::MUTATIONS]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        tables::MUTATIONS,
+        host::MUTATIONS,
+        guest_memory::MUTATIONS,
+        guest_life::MUTATIONS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 #[cfg(test)]

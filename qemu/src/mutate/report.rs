@@ -158,6 +158,7 @@ mod tests {
         assert!(outcome(Ending::Died("signal".to_owned()), 1).caught());
         assert!(!outcome(Ending::Passed, 1).caught());
         assert!(!outcome(Ending::TimedOut, 1).caught());
+        assert!(!outcome(Ending::Refused, 1).caught());
         assert!(!outcome(Ending::Failed("test".to_owned()), 121).caught());
     }
 

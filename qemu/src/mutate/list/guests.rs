@@ -1,5 +1,0 @@
-//! Errors about guests.
-
-use super::Mutation;
-
-pub(super) const MUTATIONS: &[Mutation] = &[];
