@@ -3,6 +3,7 @@
 pub(crate) mod attack;
 pub(crate) mod bench;
 pub(crate) mod linux;
+pub(crate) mod mutate;
 pub(crate) mod setup;
 pub(crate) mod soak;
 pub(crate) mod story;

@@ -14,6 +14,7 @@
 //! - [`linux`]: a Linux kernel as Freehold's host, with a script as its work.
 //! - [`attack`]: a hostile host, and the search for what it must not get.
 //! - [`story`]: the demonstration that `cargo run` gives.
+//! - [`mutate`]: errors put into the core one at a time, and the tests that must notice.
 //! - [`soak`]: every test in full.
 //! - [`bench`]: what Freehold's operations cost, counted.
 
@@ -23,6 +24,7 @@ pub mod debian;
 pub mod images;
 pub mod linux;
 pub mod machine;
+pub mod mutate;
 pub mod plugin;
 pub mod process;
 pub mod progress;

@@ -25,6 +25,8 @@ enum Command {
     Attack(command::attack::Arguments),
     /// Counts what Freehold's operations cost, beside Linux 7.2's; fails if one is not below
     Bench(command::bench::Arguments),
+    /// Puts errors into the core, one at a time; fails if the tests do not notice one
+    Mutate(command::mutate::Arguments),
     /// Runs every test in full, which takes hours
     Soak(command::soak::Arguments),
 }
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Some(Command::Linux(arguments)) => command::linux::run(&arguments),
         Some(Command::Attack(arguments)) => command::attack::run(&arguments),
         Some(Command::Bench(arguments)) => command::bench::run(&arguments),
+        Some(Command::Mutate(arguments)) => command::mutate::run(&arguments),
         Some(Command::Soak(arguments)) => command::soak::run(&arguments),
     };
     result.unwrap_or_else(|error| {

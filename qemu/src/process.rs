@@ -4,8 +4,12 @@ use crate::progress::Step;
 use anyhow::{Context as _, Result, bail};
 use std::{
     io::{BufRead as _, BufReader, pipe},
+    ops::ControlFlow,
     path::PathBuf,
     process::{Command, ExitStatus, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
 };
 
 /// Runs `command` to its end and shows its latest line under `step`.
@@ -55,6 +59,64 @@ pub fn listen(mut command: Command, mut on_line: impl FnMut(&str)) -> Result<Exi
         buffer.clear();
     }
     child.wait().with_context(|| format!("cannot wait for `{line}`"))
+}
+
+/// Runs `command` until it ends, `limit` is over, or `on_line`, which is handed each line that it prints, breaks off;
+/// then it is ended. `None` if its time was over.
+///
+/// What the command has started itself is not ended with it.
+///
+/// # Errors
+/// If it cannot be started or watched. However it ends is no error.
+pub fn watch(
+    mut command: Command,
+    limit: Duration,
+    mut on_line: impl FnMut(&str) -> ControlFlow<()>,
+) -> Result<Option<ExitStatus>> {
+    let name = command_line(&command);
+    let (reader, writer) = pipe().context("cannot make a pipe")?;
+    command
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone().context("cannot share a pipe")?)
+        .stderr(writer);
+    let deadline = Instant::now() + limit;
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot start `{name}`"))?;
+    drop(command);
+    let (sender, lines) = mpsc::channel();
+    // It ends with the last writer of the pipe, or when nobody listens any more.
+    thread::spawn(move || {
+        let mut reader = BufReader::new(reader);
+        let mut buffer = Vec::new();
+        while reader.read_until(b'\n', &mut buffer).is_ok_and(|bytes| bytes > 0) {
+            if sender
+                .send(String::from_utf8_lossy(&buffer).into_owned())
+                .is_err()
+            {
+                break;
+            }
+            buffer.clear();
+        }
+    });
+    let timed_out = loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) if on_line(&line).is_break() => break false,
+            Ok(_) if Instant::now() < deadline => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                let status = child.wait();
+                return status
+                    .map(Some)
+                    .with_context(|| format!("cannot wait for `{name}`"));
+            }
+            Ok(_) | Err(RecvTimeoutError::Timeout) => break true,
+        }
+    };
+    child.kill().with_context(|| format!("cannot end `{name}`"))?;
+    let status = child
+        .wait()
+        .with_context(|| format!("cannot wait for `{name}`"))?;
+    Ok((!timed_out).then_some(status))
 }
 
 /// Whether a line is one that cargo and make print even if there is nothing to do.
@@ -129,6 +191,35 @@ mod tests {
         command.args(["-c", "echo one; echo two >&2; exit 3"]);
         let error = run(&mut Step::begin("test"), command).unwrap_err().to_string();
         assert!(error.contains("one\ntwo") && error.contains('3'), "{error}");
+    }
+
+    fn script(text: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", text]);
+        command
+    }
+
+    #[test]
+    fn a_program_is_watched_to_its_end_its_time_or_a_word() {
+        let long = Duration::from_secs(60);
+        let mut said = String::new();
+        let status = watch(script("echo one; echo two >&2; exit 3"), long, |line| {
+            said.push_str(line);
+            ControlFlow::Continue(())
+        });
+        assert_eq!(status.unwrap().and_then(|status| status.code()), Some(3));
+        assert_eq!(said, "one\ntwo\n");
+
+        let started = Instant::now();
+        let status = watch(script("echo stop; exec sleep 60"), long, |_| {
+            ControlFlow::Break(())
+        });
+        assert!(!status.unwrap().unwrap().success());
+        let status = watch(script("exec sleep 60"), Duration::from_millis(50), |_| {
+            ControlFlow::Continue(())
+        });
+        assert!(status.unwrap().is_none());
+        assert!(started.elapsed() < long);
     }
 
     #[test]

@@ -60,9 +60,11 @@ pub fn parts(effort: &Effort) -> Result<Vec<Part>> {
     let mut parts = vec![
         tests("unit", &["--lib", "--bins"], &[]),
         test("specification", &[]),
+        test("fuzz", &[]),
         test("exhaustive", &[]),
         test("random", &[("FREEHOLD_CALLS", &calls)]),
         test("concurrency", &[]),
+        test("ordering", &[]),
         test("doors", &[]),
         test("panic", &[]),
         test("on_machine", &[]),

@@ -5,6 +5,7 @@
 //! - [`rows`]: the transitions that pKVM tests at boot, in our terms.
 //! - [`guest_rows`]: those of guests, and what pKVM says it does not cover: two borrowers of one frame, reclaim by force, what
 //!   a dead guest leaves.
+//! - [`known_bugs`]: published bugs of pKVM that have a counterpart here.
 
 #[path = "specification/cases.rs"]
 mod cases;
@@ -12,6 +13,8 @@ mod cases;
 mod guest_rows;
 #[path = "specification/guests.rs"]
 mod guests;
+#[path = "specification/known_bugs.rs"]
+mod known_bugs;
 #[path = "specification/limits.rs"]
 mod limits;
 #[path = "specification/rows.rs"]
@@ -25,6 +28,7 @@ fn main() {
     trials.extend(named(rows::ROWS));
     trials.extend(named(limits::LIMITS));
     trials.extend(named(guest_rows::GUESTS));
+    trials.extend(named(known_bugs::KNOWN_BUGS));
     libtest_mimic::run(&arguments, trials).exit();
 }
 

@@ -1,12 +1,19 @@
 //! Atomics and locks, behind one door.
 //!
-//! Under `--cfg shuttle` they are those of the scheduler-exploring test library, so that the schedules of the
-//! very same code can be searched. Everywhere else an atomic is the CPU's and a lock is a fair ticket lock.
+//! Under `--cfg shuttle` they are those of a test library that explores schedules, so that those of the very same code
+//! can be searched: shuttle, in which every CPU sees every store at once, or with `--cfg loom` as well loom, in which
+//! a CPU may see a store late unless its ordering forbids that. Everywhere else an atomic is the CPU's and a lock is a
+//! fair ticket lock.
+
+#[cfg(loom)]
+use loom as explorer;
+#[cfg(all(shuttle, not(loom)))]
+use shuttle as explorer;
 
 #[cfg(not(shuttle))]
 pub use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 #[cfg(shuttle)]
-pub use shuttle::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+pub use explorer::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// A lock around the data that it guards. Fair: CPUs get it in the order in which they asked.
 #[derive(Debug)]
@@ -14,7 +21,7 @@ pub struct Lock<T> {
     #[cfg(not(shuttle))]
     inner: spin::Mutex<T>,
     #[cfg(shuttle)]
-    inner: shuttle::sync::Mutex<T>,
+    inner: explorer::sync::Mutex<T>,
 }
 
 /// What a taken [`Lock`] gives: the data, until it is dropped.
@@ -22,7 +29,7 @@ pub struct Lock<T> {
 pub type LockGuard<'a, T> = spin::MutexGuard<'a, T>;
 /// What a taken [`Lock`] gives: the data, until it is dropped.
 #[cfg(shuttle)]
-pub type LockGuard<'a, T> = shuttle::sync::MutexGuard<'a, T>;
+pub type LockGuard<'a, T> = explorer::sync::MutexGuard<'a, T>;
 
 impl<T> Lock<T> {
     /// A free lock around `value`.
@@ -37,7 +44,7 @@ impl<T> Lock<T> {
     #[cfg(shuttle)]
     pub fn new(value: T) -> Self {
         Self {
-            inner: shuttle::sync::Mutex::new(value),
+            inner: explorer::sync::Mutex::new(value),
         }
     }
 
@@ -64,5 +71,5 @@ pub fn spin_hint() {
     #[cfg(not(shuttle))]
     core::hint::spin_loop();
     #[cfg(shuttle)]
-    shuttle::thread::yield_now();
+    explorer::thread::yield_now();
 }

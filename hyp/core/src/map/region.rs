@@ -362,3 +362,6 @@ impl<H: Hardware> Drop for Region<'_, H> {
         self.word.store(self.now.encode(), Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,9 @@
-//! Every call against every state, refusals that change nothing, and the order of each transition.
+//! Every call against every state, refusals that change nothing, the order of each transition, and faults.
 
+mod aborts;
 mod matrix;
 mod order;
+mod refusals;
 mod transitions;
 
 use super::{Devices, Ownership};

@@ -1,0 +1,4 @@
+//! Calls of the host, judged by the specification. How to run it: see the README beside this folder.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| freehold_tests::fuzz::host_calls(data));
