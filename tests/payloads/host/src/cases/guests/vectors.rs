@@ -147,6 +147,7 @@ case!(the_hosts_sve_state_survives_a_guest_that_uses_no_vectors, {
 case!(a_guests_sve_instruction_is_undefined, {
     // RDVL X0, #1, and a read of ZCR_EL1: no guest has SVE yet, whatever its CPU has.
     let vm = running_with(0)?;
+    super::sysregs::untrap_vectors(&vm)?;
     for instruction in [0x04bf_5020, 0xd538_1200] {
         let order = Order::Execute {
             level: payload_protocol::Level::El1,
