@@ -19,7 +19,7 @@ const VCPUS: u64 = 3;
 const VMS: usize = 3;
 
 /// Orders of each vCPU once it is up.
-const ORDERS: u64 = 60;
+const ORDERS: u64 = 30;
 
 /// Of the guest's first vCPU, the orders that turn the others on.
 fn start_order(step: u64) -> Option<Order> {
@@ -90,7 +90,7 @@ fn on_cpus(cpus: usize) -> TestResult {
         .map(|_| Vm::launch(plan))
         .collect::<Result<_, Outcome>>()?;
     let through = AtomicUsize::new(0);
-    let seen = schedule::run(&vms, cpus, sysreg::counter_frequency() / 2000, &|turn| {
+    let seen = schedule::run(&vms, cpus, sysreg::counter_frequency() / 300, &|turn| {
         // The first vCPU begins with the others; what it did before its own work is not judged.
         let before = if turn.vcpu == 0 { VCPUS - 1 } else { 0 };
         if turn.vcpu == 0

@@ -77,13 +77,13 @@ case!(vectors_survive_a_switching_load_on_all_cpus, {
         .map(|_| Vm::launch(Plan::protected()))
         .collect::<Result<_, Outcome>>()?;
     let seed = |turn: &schedule::Turn| 100 + turn.vm as u64;
-    let seen = schedule::run(&vms, cpu::count(), sysreg::counter_frequency() / 2000, &|turn| {
+    let seen = schedule::run(&vms, cpu::count(), sysreg::counter_frequency() / 300, &|turn| {
         if turn.step > 1 && turn.step % 2 == 0 && turn.report != payload_protocol::Report::Done([0; 5]) {
             fail!("VM {} in step {}: {:x?}", turn.vm, turn.step, turn.report);
         }
         Ok(match turn.step {
             0 => Some(Order::FillVectors { seed: seed(&turn) }),
-            200.. => None,
+            80.. => None,
             step if step % 2 == 1 => Some(Order::VerifyVectors { seed: seed(&turn) }),
             _ => Some(Order::Spin { rounds: 2000 }),
         })
@@ -147,6 +147,7 @@ case!(the_hosts_sve_state_survives_a_guest_that_uses_no_vectors, {
 case!(a_guests_sve_instruction_is_undefined, {
     // RDVL X0, #1, and a read of ZCR_EL1: no guest has SVE yet, whatever its CPU has.
     let vm = running_with(0)?;
+    super::sysregs::untrap_vectors(&vm)?;
     for instruction in [0x04bf_5020, 0xd538_1200] {
         let order = Order::Execute {
             level: payload_protocol::Level::El1,
