@@ -16,7 +16,7 @@ const CALLS: usize = 64;
 
 thread_local! {
     /// A machine, and how it was at first: it is too dear to be made anew for each input.
-    static MACHINE: RefCell<(Rig<Tiny>, Saved)> = RefCell::new({
+    static MACHINE: RefCell<(Rig<Tiny>, Saved<Tiny>)> = RefCell::new({
         let rig = Rig::with_spare(&[span(FIRST_FRAME, 32)], span(FIRST_FRAME, 16));
         let saved = rig.save();
         (rig, saved)
