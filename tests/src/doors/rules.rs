@@ -8,7 +8,13 @@ use std::collections::BTreeSet;
 const ENTRIES: [&str; 2] = ["entry_primary", "entry_secondary"];
 
 /// The functions of assembly that save and load the vector registers.
-const SWITCHES_VECTORS: [&str; 4] = ["simd_save", "simd_load", "simd_sve_save", "simd_sve_load"];
+const SWITCHES_VECTORS: [&str; 5] = [
+    "simd_save",
+    "simd_load",
+    "simd_vector_bytes",
+    "simd_sve_save",
+    "simd_sve_load",
+];
 
 /// Instructions of a kind, and the only places for them: files of the image's source, or symbols of its assembly.
 #[derive(Clone, Copy, Debug)]
