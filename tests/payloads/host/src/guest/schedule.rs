@@ -13,6 +13,9 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use payload_protocol::{Order, Report};
 use spin::mutex::TicketMutex;
 
+/// Seconds after which a vCPU that has not carried out its order is taken to be stuck.
+const PATIENCE: u64 = 60;
+
 /// A vCPU that can run.
 struct Task {
     vm: usize,
@@ -22,6 +25,8 @@ struct Task {
     answer: Answer,
     /// The CPU that ran it last.
     last: Option<usize>,
+    /// The counter when it was given its last order.
+    since: u64,
 }
 
 /// Those that can run. Whoever wants it and does not get it tries again, rather than stand in line: on a machine whose
@@ -119,6 +124,7 @@ fn first(vm: usize, vcpu: usize) -> Task {
         step: 0,
         answer: Answer::None,
         last: None,
+        since: sysreg::counter(),
     }
 }
 
@@ -163,12 +169,22 @@ fn slice(
                 None => return Ok(After { again: None, started }),
             }
             task.step += 1;
+            task.since = sysreg::counter();
         }
         other => {
             if !vm.handle_exit(task.vcpu, other)? {
                 crate::registry::fail!("VM {} vCPU {} left by {other:x?}", task.vm, task.vcpu);
             }
         }
+    }
+    if sysreg::counter() - task.since > PATIENCE * sysreg::counter_frequency() {
+        crate::registry::fail!(
+            "VM {} vCPU {} is stuck in step {}, leaves by {exit:x?}, {:x?}",
+            task.vm,
+            task.vcpu,
+            task.step,
+            vm.vcpus[task.vcpu].waits()
+        );
     }
     Ok(After {
         again: Some(task),
