@@ -18,7 +18,7 @@ use std::time::Duration;
 const LIST_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long the payload may take to run all its cases on one machine.
-const RUN_LIMIT: Duration = Duration::from_secs(1200);
+const RUN_LIMIT: Duration = Duration::from_secs(600);
 
 /// A machine for the cases.
 #[derive(Clone, Debug)]

@@ -184,5 +184,5 @@ pub(super) fn put_timer(timer: &mut Timer, gic: &GicInterface) {
     let control = read_register!("cntv_ctl_el0");
     let compare = read_register!("cntv_cval_el0");
     write_register!("cntv_ctl_el0", 0);
-    timer.put(control, compare, gic.is_pending(INTERRUPT));
+    timer.put(control, compare, gic.is_active(INTERRUPT));
 }

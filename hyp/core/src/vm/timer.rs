@@ -23,9 +23,9 @@ pub const ISTATUS: u64 = 1 << 2;
 /// The interrupt of the virtual timer.
 pub const INTERRUPT: u64 = 27;
 
-/// ICH_LR<n>_EL2: the virtual INTID, and the pending bit of the state (IHI 0069, 12.4).
+/// ICH_LR<n>_EL2: the virtual INTID, and the active bit of the state (IHI 0069, 12.4).
 const LIST_INTID: u64 = 0xffff_ffff;
-const LIST_PENDING: u64 = 1 << 62;
+const LIST_ACTIVE: u64 = 1 << 63;
 
 impl Timer {
     /// What CNTV_CTL_EL0 gets when the vCPU is loaded at the time `now` (CNTVCT_EL0).
@@ -36,9 +36,9 @@ impl Timer {
         self.control & (ENABLE | IMASK) | held
     }
 
-    /// Takes what CNTV_CTL_EL0 and CNTV_CVAL_EL0 hold when the vCPU is put. `waiting`: the guest has not yet taken the
-    /// timer's interrupt.
-    pub const fn put(&mut self, control: u64, compare: u64, waiting: bool) {
+    /// Takes what CNTV_CTL_EL0 and CNTV_CVAL_EL0 hold when the vCPU is put. `in_hand`: the guest has taken the timer's
+    /// interrupt, and is not through with it.
+    pub const fn put(&mut self, control: u64, compare: u64, in_hand: bool) {
         let untouched = control & (ENABLE | IMASK) == ENABLE | IMASK;
         let moved = compare != self.compare;
         self.compare = compare;
@@ -49,21 +49,23 @@ impl Timer {
             self.held = false;
             self.control = control & !mask;
         } else {
-            // It stays held; and the host need not inject again what the guest is at work on.
-            let mask = if waiting { IMASK } else { 0 };
+            // It stays held. The host need not inject again what the guest is at work on; but it must inject what became
+            // due between its last look and the load, and it injects again what the guest is through with and has left due.
+            let mask = if in_hand { 0 } else { IMASK };
             self.control = control & !mask;
         }
     }
 }
 
 impl GicInterface {
-    /// Whether the interrupt `intid` waits in a list register that is in use: the guest has not acknowledged it.
+    /// Whether the interrupt `intid` is active in a list register that is in use: the guest has acknowledged it, and has
+    /// not ended it.
     #[must_use]
-    pub fn is_pending(&self, intid: u64) -> bool {
+    pub fn is_active(&self, intid: u64) -> bool {
         self.list
             .iter()
             .take(usize::try_from(self.count).unwrap_or(usize::MAX))
-            .any(|list| list & LIST_INTID == intid && list & LIST_PENDING != 0)
+            .any(|list| list & LIST_INTID == intid && list & LIST_ACTIVE != 0)
     }
 }
 
@@ -101,13 +103,25 @@ mod tests {
         let mut timer = due();
         assert_eq!(timer.load(100), ENABLE | IMASK);
         // Its interrupt still waits: to the host it is unmasked and due.
-        timer.put(ENABLE | IMASK | ISTATUS, 100, true);
+        timer.put(ENABLE | IMASK | ISTATUS, 100, false);
         assert_eq!(timer.control, ENABLE | ISTATUS);
         assert_eq!(timer.load(200), ENABLE | IMASK);
         // The guest is in its handler: nothing is to be injected, and nothing must signal.
-        timer.put(ENABLE | IMASK | ISTATUS, 100, false);
+        timer.put(ENABLE | IMASK | ISTATUS, 100, true);
         assert_eq!(timer.control, ENABLE | IMASK | ISTATUS);
         assert_eq!(timer.load(300), ENABLE | IMASK);
+        // It has ended the interrupt, and the timer is as it was: a level that is still up.
+        timer.put(ENABLE | IMASK | ISTATUS, 100, false);
+        assert_eq!(timer.control, ENABLE | ISTATUS);
+    }
+
+    #[test]
+    fn a_timer_that_falls_due_between_the_hosts_look_and_the_load_is_told_to_the_host() {
+        let mut timer = due();
+        // The host saw that it was not due yet, and injected nothing.
+        assert_eq!(timer.load(100), ENABLE | IMASK);
+        timer.put(ENABLE | IMASK | ISTATUS, 100, false);
+        assert_eq!(timer.control & (ENABLE | IMASK), ENABLE);
     }
 
     #[test]
@@ -138,16 +152,17 @@ mod tests {
     }
 
     #[test]
-    fn only_a_list_register_in_use_has_an_interrupt_that_waits() {
+    fn only_a_list_register_in_use_has_an_interrupt_in_hand() {
         let mut gic = GicInterface::default();
-        gic.list[1] = LIST_PENDING | 1 << 60 | INTERRUPT;
+        gic.list[1] = LIST_ACTIVE | 1 << 60 | INTERRUPT;
         gic.count = 1;
-        assert!(!gic.is_pending(INTERRUPT));
+        assert!(!gic.is_active(INTERRUPT));
         gic.count = 2;
-        assert!(gic.is_pending(INTERRUPT));
-        gic.list[1] = 1 << 63 | INTERRUPT;
-        assert!(!gic.is_pending(INTERRUPT));
+        assert!(gic.is_active(INTERRUPT));
+        // Pending alone: not yet taken.
+        gic.list[1] = 1 << 62 | INTERRUPT;
+        assert!(!gic.is_active(INTERRUPT));
         gic.count = u64::MAX;
-        assert!(!gic.is_pending(INTERRUPT));
+        assert!(!gic.is_active(INTERRUPT));
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! - [`calls`]: the calls, ranged ones resumed.
 //! - [`image`]: the payload guest, as the loader left it.
+//! - [`kernel`]: what the shim's own VMs need of this kernel.
 //! - [`plan`]: what a VM is to be.
 //! - [`vm`]: a VM, its memory and its end.
 //! - [`vcpu`], [`run_page`], [`exit`]: one run of a vCPU.
@@ -20,6 +21,7 @@ pub(crate) mod calls;
 pub(crate) mod drive;
 pub(crate) mod exit;
 pub(crate) mod image;
+pub(crate) mod kernel;
 pub(crate) mod plan;
 pub(crate) mod registers;
 pub(crate) mod run_page;

@@ -19,6 +19,7 @@ mod power;
 mod ranges;
 mod registers;
 mod run_pages;
+mod shim;
 mod support;
 mod sysregs;
 mod together;

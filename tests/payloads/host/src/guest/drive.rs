@@ -67,6 +67,7 @@ impl Vm {
         if !(declared.gfn..declared.gfn + declared.frames).contains(&gfn) {
             fail!("a fault at {gfn:#x}, outside the guest's memory");
         }
+        let _alone = self.providing.lock();
         if !self.has(gfn) {
             self.give(gfn)?;
         }

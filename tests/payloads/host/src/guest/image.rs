@@ -4,7 +4,7 @@
 use crate::frames::Frames;
 use crate::machine::machine;
 use crate::registry::{Outcome, fail};
-use core::ptr::{with_exposed_provenance, with_exposed_provenance_mut};
+use core::ptr::{slice_from_raw_parts, with_exposed_provenance, with_exposed_provenance_mut};
 use hyp_abi::FRAME_SIZE;
 
 /// How many frames the image takes: what is in the file. Behind it the guest's memory is zero.
@@ -28,4 +28,15 @@ pub(crate) fn copy_page(page: u64, frame: &Frames) -> Result<(), Outcome> {
     // SAFETY: the ramdisk is RAM that the frame allocator leaves alone, and the frame is the caller's.
     unsafe { target.copy_from_nonoverlapping(source, length as usize) };
     Ok(())
+}
+
+/// The image, byte by byte.
+pub(crate) fn bytes() -> Result<&'static [u8], Outcome> {
+    let Some(image) = &machine().ramdisk else {
+        fail!("there is no payload guest: the machine has no ramdisk")
+    };
+    let length = (image.end - image.start) as usize;
+    let bytes = slice_from_raw_parts(with_exposed_provenance::<u8>(image.start as usize), length);
+    // SAFETY: the ramdisk is RAM, mapped one to one, which nobody writes to and nothing gives away.
+    Ok(unsafe { &*bytes })
 }

@@ -13,6 +13,9 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use payload_protocol::{Order, Report};
 use spin::mutex::TicketMutex;
 
+/// Seconds after which a vCPU that has not carried out its order is taken to be stuck.
+const PATIENCE: u64 = 60;
+
 /// A vCPU that can run.
 struct Task {
     vm: usize,
@@ -20,6 +23,25 @@ struct Task {
     /// How many orders it has carried out.
     step: u64,
     answer: Answer,
+    /// The CPU that ran it last.
+    last: Option<usize>,
+    /// The counter when it was given its last order.
+    since: u64,
+}
+
+/// Those that can run. Whoever wants it and does not get it tries again, rather than stand in line: on a machine whose
+/// CPUs are threads, one that is not running would hold up all that stand behind it.
+struct Queue(TicketMutex<VecDeque<Task>>);
+
+impl Queue {
+    fn with<T>(&self, change: impl FnOnce(&mut VecDeque<Task>) -> T) -> T {
+        loop {
+            if let Some(mut queue) = self.0.try_lock() {
+                return change(&mut queue);
+            }
+            sysreg::relax();
+        }
+    }
 }
 
 /// Where a vCPU stands when its program is asked.
@@ -57,37 +79,32 @@ pub(crate) fn run(
     ticks: u64,
     program: &(dyn Fn(Turn) -> Next + Sync),
 ) -> Result<Seen, Outcome> {
-    let queue: TicketMutex<VecDeque<Task>> =
-        TicketMutex::new((0..vms.len()).map(|vm| first(vm, 0)).collect());
+    let queue = Queue(TicketMutex::new((0..vms.len()).map(|vm| first(vm, 0)).collect()));
     let (left, failed) = (AtomicUsize::new(vms.len()), AtomicBool::new(false));
     let (seen, error) = (Seen::default(), FirstError::new());
-    let last_cpu: TicketMutex<alloc::collections::BTreeMap<(usize, usize), usize>> = TicketMutex::default();
     cpu::run_on_first(cpus, |this| {
         timer::interrupt_every(ticks);
         while left.load(Ordering::Acquire) > 0 && !failed.load(Ordering::Relaxed) {
-            let Some(task) = queue.lock().pop_front() else {
+            let Some(mut task) = queue.with(VecDeque::pop_front) else {
                 super::drive::take_interrupts();
                 sysreg::relax();
                 continue;
             };
-            let before = last_cpu.lock().insert((task.vm, task.vcpu), this);
-            if before.is_some_and(|before| before != this) {
+            if task.last.replace(this).is_some_and(|last| last != this) {
                 seen.moves.fetch_add(1, Ordering::Relaxed);
             }
             match slice(vms, task, &seen, program) {
-                Ok(After {
-                    again,
-                    started: Some(vcpu),
-                }) => {
-                    left.fetch_add(1, Ordering::AcqRel);
-                    let mut queue = queue.lock();
-                    queue.extend(again.as_ref().map(|task| first(task.vm, vcpu)));
-                    queue.extend(again);
+                Ok(After { again, started }) => {
+                    let vm = again.as_ref().map(|task| task.vm);
+                    let more = vm.zip(started).map(|(vm, vcpu)| first(vm, vcpu));
+                    if more.is_some() {
+                        left.fetch_add(1, Ordering::AcqRel);
+                    }
+                    if again.is_none() {
+                        left.fetch_sub(1, Ordering::AcqRel);
+                    }
+                    queue.with(|queue| queue.extend(more.into_iter().chain(again)));
                 }
-                Ok(After { again: None, .. }) => {
-                    left.fetch_sub(1, Ordering::AcqRel);
-                }
-                Ok(After { again, .. }) => queue.lock().extend(again),
                 Err(outcome) => {
                     error.keep(outcome);
                     failed.store(true, Ordering::Relaxed);
@@ -106,6 +123,8 @@ fn first(vm: usize, vcpu: usize) -> Task {
         vcpu,
         step: 0,
         answer: Answer::None,
+        last: None,
+        since: sysreg::counter(),
     }
 }
 
@@ -150,12 +169,22 @@ fn slice(
                 None => return Ok(After { again: None, started }),
             }
             task.step += 1;
+            task.since = sysreg::counter();
         }
         other => {
             if !vm.handle_exit(task.vcpu, other)? {
                 crate::registry::fail!("VM {} vCPU {} left by {other:x?}", task.vm, task.vcpu);
             }
         }
+    }
+    if sysreg::counter() - task.since > PATIENCE * sysreg::counter_frequency() {
+        crate::registry::fail!(
+            "VM {} vCPU {} is stuck in step {}, leaves by {exit:x?}, {:x?}",
+            task.vm,
+            task.vcpu,
+            task.step,
+            vm.vcpus[task.vcpu].waits()
+        );
     }
     Ok(After {
         again: Some(task),

@@ -74,6 +74,14 @@ impl Vcpu {
         (last.timer_control & ENABLE_AND_MASK == 1).then_some(last.timer_compare)
     }
 
+    /// What a vCPU that is stuck may wait for: the time, its timer's control and compare value, the list registers, and
+    /// whether something else is wanted.
+    pub(crate) fn waits(&self) -> (u64, [u64; 2], ArrayVec<u64, MAX_LIST_REGISTERS>, bool) {
+        let last = self.last.lock();
+        let timer = [last.timer_control, last.timer_compare];
+        (sysreg::counter(), timer, last.list.clone(), self.wanted.any())
+    }
+
     /// Whether an interrupt waits for it, its timer's included.
     pub(crate) fn is_wanted(&self) -> bool {
         self.wanted.any() || self.is_due()

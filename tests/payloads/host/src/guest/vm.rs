@@ -31,6 +31,8 @@ pub(crate) struct Vm {
     /// Its vCPUs.
     pub(crate) vcpus: Vec<Vcpu>,
     memory: TicketMutex<Memory>,
+    /// Held while a page is brought to where a vCPU lacks one: another may lack the same.
+    pub(crate) providing: TicketMutex<()>,
 }
 
 /// The frames that are set aside for a VM.
@@ -88,6 +90,7 @@ impl Vm {
                 spare: Vec::new(),
                 given: BTreeMap::new(),
             }),
+            providing: TicketMutex::new(()),
         };
         succeed!(call(VmCall::AddMemory {
             vm: handle,

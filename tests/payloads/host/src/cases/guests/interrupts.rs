@@ -150,6 +150,35 @@ case!(the_exit_record_says_when_the_guests_timer_is_due, {
     vm.end()
 });
 
+case!(
+    a_timer_that_falls_due_while_the_host_does_not_look_is_still_told,
+    {
+        let vm = running(Plan::protected())?;
+        let ticks = sysreg::counter_frequency() / 100;
+        vm.begin_order(0, Order::Timer { ticks, sleep: true })?;
+        let due = vm.vcpus[0].alarm().unwrap_or(0);
+        for _ in 0..3 {
+            while sysreg::counter() <= due {
+                sysreg::relax();
+            }
+            // The host has injected nothing, as if it had looked just before: the guest finds no interrupt and waits again.
+            vm.vcpus[0].page.write(ENTRY_FLAGS, 0);
+            let results = crate::guest::calls::call(hyp_abi::VmCall::Run {
+                vm: vm.handle(),
+                index: 0,
+            });
+            let exit = vm.vcpus[0].leave(crate::registry::succeed!(results))?;
+            ensure!(matches!(exit, Exit::Wait(_) | Exit::Interrupt), "exit {exit:x?}");
+            ensure_eq!(vm.vcpus[0].alarm(), Some(due), "the alarm in the exit record");
+        }
+        let Report::Done([passed, ..]) = vm.finish(0, Answer::None)? else {
+            fail!("the guest did not wake")
+        };
+        ensure!(passed >= ticks, "{passed} ticks passed");
+        vm.end()
+    }
+);
+
 case!(the_hosts_counter_is_the_guests, {
     let vm = running(Plan::protected())?;
     // MRS X0, CNTVCT_EL0.
