@@ -62,11 +62,13 @@ pub fn parts(effort: &Effort) -> Result<Vec<Part>> {
         test("specification", &[]),
         test("fuzz", &[]),
         test("exhaustive", &[]),
+        test("guests", &[]),
         test("random", &[("FREEHOLD_CALLS", &calls)]),
         test("concurrency", &[]),
         test("ordering", &[]),
         test("doors", &[]),
         test("panic", &[]),
+        test("guest_payload", &[]),
         test("on_machine", &[]),
         test(
             "linux",
