@@ -31,6 +31,9 @@ use tree::Tree;
 /// Within this time, building included, a mutation must be caught.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
+/// Within this time the code without a mutation must pass a layer, which takes longer than to fail it.
+const LIMIT_TO_PASS: Duration = Duration::from_secs(900);
+
 /// An error that can be put into the code.
 #[derive(Clone, Copy, Debug)]
 pub struct Mutation {
@@ -152,7 +155,7 @@ fn check_unmutated(workshop: &Workshop<'_>, layer: Layer) -> Result<()> {
     match workshop.build(layer, |line| step.detail(line))? {
         Built::Refused(said) => bail!("the code does not compile without a mutation:\n{said}"),
         Built::Programs(programs) => {
-            let ending = workshop.run(layer, &programs, LIMIT, |line| step.detail(line))?;
+            let ending = workshop.run(layer, &programs, LIMIT_TO_PASS, |line| step.detail(line))?;
             ensure!(
                 ending == Ending::Passed,
                 "the code does not pass without a mutation: {layer}: {ending}"

@@ -1,7 +1,7 @@
 //! Every test in full: the parts, one after the other, each a program of its own, and a table of the results.
 //!
-//! [`parts`] names them; they are `cargo test` with more to do than usual, and this program's own `attack` and
-//! `bench`. [`run`] keeps what each prints in `target/soak` and goes on after a failure.
+//! [`parts`] names them; they are `cargo test` with more to do than usual, and this program's own `attack`, `bench` and
+//! `mutate`. [`run`] keeps what each prints in `target/soak` and goes on after a failure.
 
 use crate::{process, progress::Step, workspace};
 use anstyle::{AnsiColor, Style};
@@ -62,11 +62,13 @@ pub fn parts(effort: &Effort) -> Result<Vec<Part>> {
         test("specification", &[]),
         test("fuzz", &[]),
         test("exhaustive", &[]),
+        test("guests", &[]),
         test("random", &[("FREEHOLD_CALLS", &calls)]),
         test("concurrency", &[]),
         test("ordering", &[]),
         test("doors", &[]),
         test("panic", &[]),
+        test("guest_payload", &[]),
         test("on_machine", &[]),
         test(
             "linux",
@@ -84,12 +86,14 @@ pub fn parts(effort: &Effort) -> Result<Vec<Part>> {
             command,
         });
     }
-    let mut bench = Command::new(&program);
-    bench.arg("bench");
-    parts.push(Part {
-        name: "bench".to_owned(),
-        command: bench,
-    });
+    for name in ["bench", "mutate"] {
+        let mut command = Command::new(&program);
+        command.arg(name);
+        parts.push(Part {
+            name: name.to_owned(),
+            command,
+        });
+    }
     Ok(parts)
 }
 

@@ -4,7 +4,7 @@
 //! test replays the seeds, so that the targets stay alive where no fuzzer runs.
 //!
 //! - [`host_calls`]: calls of the host, judged by the specification.
-//! - [`guest_calls`]: calls of a guest.
+//! - [`guest_calls`]: a guest and its host, judged by the specification, too.
 //! - [`aborts`]: what an exception to EL2 says, what is done about it, and what the host is told.
 //! - [`device_tree`]: the machine's device tree.
 

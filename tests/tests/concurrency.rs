@@ -62,5 +62,6 @@ mod apart {
         too_few_pages_for_all_leave_everything_in_agreement,
         halves_of_a_region_come_back_while_it_is_collapsed,
         a_cpu_that_faults_on_its_own_memory_goes_back,
+        a_frame_is_taken_by_force_while_it_changes_hands,
     );
 }

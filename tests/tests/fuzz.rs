@@ -37,7 +37,7 @@ fn calls_of_the_host_that_were_found_are_answered() {
 }
 
 #[test]
-fn calls_of_a_guest_that_were_found_are_decoded() {
+fn calls_of_a_guest_that_were_found_are_answered() {
     replay(TARGETS[1]);
 }
 

@@ -5,7 +5,7 @@
 //! - [`rows`]: the transitions that pKVM tests at boot, in our terms.
 //! - [`guest_rows`]: those of guests, and what pKVM says it does not cover: two borrowers of one frame, reclaim by force, what
 //!   a dead guest leaves.
-//! - [`known_bugs`]: published bugs of pKVM that have a counterpart here.
+//! - [`known_bugs`], [`known_guest_bugs`]: published bugs of pKVM that have a counterpart here.
 
 #[path = "specification/cases.rs"]
 mod cases;
@@ -15,6 +15,8 @@ mod guest_rows;
 mod guests;
 #[path = "specification/known_bugs.rs"]
 mod known_bugs;
+#[path = "specification/known_guest_bugs.rs"]
+mod known_guest_bugs;
 #[path = "specification/limits.rs"]
 mod limits;
 #[path = "specification/rows.rs"]
@@ -29,6 +31,7 @@ fn main() {
     trials.extend(named(limits::LIMITS));
     trials.extend(named(guest_rows::GUESTS));
     trials.extend(named(known_bugs::KNOWN_BUGS));
+    trials.extend(named(known_guest_bugs::KNOWN_GUEST_BUGS));
     libtest_mimic::run(&arguments, trials).exit();
 }
 

@@ -62,6 +62,8 @@ pub enum Step {
     Clean(FrameSpan),
     /// Instruction caches were emptied.
     InvalidateCode,
+    /// A word of a frame was read that the host may write at any time.
+    SharedLoad(Frame, usize),
     /// A page left the pool for a table.
     Allocate(TablePage),
     /// A page came back to the pool from a table.
@@ -367,6 +369,7 @@ impl<G: Geometry> Hardware for Machine<G> {
     }
 
     fn shared_load(&self, frame: Frame, word: usize) -> u64 {
+        self.log(Step::SharedLoad(frame, word));
         held(&self.memory).word(frame, word)
     }
 

@@ -15,6 +15,12 @@ pub use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Orde
 #[cfg(shuttle)]
 pub use explorer::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+/// Threads of the machine below, where tests have CPUs.
+#[cfg(shuttle)]
+pub use explorer::thread;
+#[cfg(all(any(test, feature = "doubles"), not(shuttle)))]
+pub use std::thread;
+
 /// A lock around the data that it guards. Fair: CPUs get it in the order in which they asked.
 #[derive(Debug)]
 pub struct Lock<T> {
@@ -71,5 +77,5 @@ pub fn spin_hint() {
     #[cfg(not(shuttle))]
     core::hint::spin_loop();
     #[cfg(shuttle)]
-    explorer::thread::yield_now();
+    thread::yield_now();
 }

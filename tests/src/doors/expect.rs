@@ -196,7 +196,8 @@ pub fn expected(steps: &[Step], model: &Model) -> Vec<Expected> {
             // No operation that is traced gives a guest anything to execute yet.
             Step::Core(Event::Locked(_) | Event::Unlocked(_) | Event::Transition { .. })
             | Step::Free(_)
-            | Step::InvalidateCode => {}
+            | Step::InvalidateCode
+            | Step::SharedLoad(..) => {}
         }
     }
     all.extend(changed.take().and_then(node));

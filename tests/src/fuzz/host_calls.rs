@@ -35,14 +35,7 @@ pub fn host_calls(data: &[u8]) {
             if reader.is_empty() {
                 break;
             }
-            let world = world(reader.byte());
-            let registers = registers(&mut reader);
-            let address = registers[1] / FRAME_SIZE;
-            let watched = [address.saturating_sub(1), address, address.saturating_add(1)];
-            match rig.call(&world, registers, &watched) {
-                Ok(answer) => reader.answered = answer.values[0],
-                Err(wrong) => panic!("{registers:x?} in {world:?}: {wrong}"),
-            }
+            make_call(rig, &mut reader);
         }
         if let Err(wrong) = rig.compare_all() {
             panic!("at the end: {wrong}");
@@ -50,8 +43,20 @@ pub fn host_calls(data: &[u8]) {
     });
 }
 
+/// Makes the next call.
+pub(super) fn make_call(rig: &mut Rig<Tiny>, reader: &mut Reader<'_>) {
+    let world = world(reader.byte());
+    let registers = registers(reader);
+    let address = registers[1] / FRAME_SIZE;
+    let watched = [address.saturating_sub(1), address, address.saturating_add(1)];
+    match rig.call(&world, registers, &watched) {
+        Ok(answer) => reader.answered = answer.values[0],
+        Err(wrong) => panic!("{registers:x?} in {world:?}: {wrong}"),
+    }
+}
+
 /// Pages that the pool still gives out in the low half, looks for an interrupt in the high half; f is no limit.
-fn world(byte: u8) -> World {
+pub(super) fn world(byte: u8) -> World {
     let limit = |half: u8| (half != 0xf).then_some(u64::from(half));
     World {
         pool_limit: limit(byte & 0xf),

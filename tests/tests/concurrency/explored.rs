@@ -4,7 +4,8 @@ mod program;
 
 use freehold_tests::spec::order::Course;
 use freehold_tests::spec::rig::{Rig, span};
-use hyp_abi::{FRAME_SIZE, HostCall, Status};
+use hyp_abi::vm::VmFlags;
+use hyp_abi::{FRAME_SIZE, FrameState, GuestRange, HostCall, Status, VmCall};
 use hyp_core::addr::Ipa;
 use hyp_core::geometry::Tiny;
 use hyp_core::hypercall::host_call;
@@ -218,4 +219,66 @@ fn a_cpu_that_faults_on_its_own_memory_goes_back() {
         let mut rig = Arc::into_inner(rig).expect("all CPUs are done");
         rig.explain(&courses).unwrap();
     });
+}
+
+/// One CPU takes a frame from a guest by force; another one takes it first, and gives it to the guest at another place.
+#[test]
+fn a_frame_is_taken_by_force_while_it_changes_hands() {
+    let given = RAM + 32;
+    let range = range(given, 1);
+    let force = VmCall::ForceReclaim { frame: range.base };
+    let case = move || {
+        let mut rig = Rig::<Tiny>::with_places(&[span(RAM, 40)], span(RAM, 32), 1);
+        let mut make = |call: VmCall| {
+            let answer = rig.call(&Default::default(), HostCall::Vm(call).encode(), &[]);
+            let answer = answer.expect("a right answer");
+            assert_eq!(answer.status, Status::Success, "{call:x?}");
+            answer.values[0]
+        };
+        let vm = make(VmCall::Create {
+            flags: VmFlags::PROTECTED.bits(),
+            vcpus: 1,
+            ipa_bits: 20,
+        });
+        make(VmCall::TopUp { vm, pages: 4 });
+        make(VmCall::Donate { vm, range, gfn: 34 });
+        let rig = Arc::new(rig);
+        let cpu = |calls: Vec<VmCall>| {
+            let rig = Arc::clone(&rig);
+            shuttle::thread::spawn(move || {
+                let ask = |call| host_call(rig.system(), HostCall::Vm(call).encode()).status;
+                calls.into_iter().map(ask).collect::<Vec<_>>()
+            })
+        };
+        let cpus = [
+            cpu(vec![force]),
+            cpu(vec![force, VmCall::Donate { vm, range, gfn: 35 }]),
+        ];
+        let told = cpus.map(|cpu| cpu.join().expect("no CPU panics"));
+        let ask = |call| host_call(rig.system(), HostCall::Vm(call).encode());
+        let all = GuestRange::new(0, 256);
+        assert_eq!(
+            ask(VmCall::Audit { vm, range: all }).values,
+            [256, 0, 0],
+            "{told:?}"
+        );
+        let whole = HostCall::Audit(program::range(RAM, 40));
+        assert_eq!(
+            host_call(rig.system(), whole.encode()).values,
+            [40, 0, 0],
+            "{told:?}"
+        );
+        // Every frame that the VM has is counted, and comes back.
+        let _ = ask(VmCall::Destroy { vm });
+        let _ = ask(VmCall::Reclaim { vm, range: all });
+        let gone = ask(VmCall::Destroy { vm }).status;
+        assert!(
+            matches!(gone, Status::Success | Status::NoSuchVm),
+            "{told:?}: {gone:?}"
+        );
+        let state = HostCall::FrameState { frame: range.base };
+        let state = host_call(rig.system(), state.encode());
+        assert_eq!(state.values[0], FrameState::Host.into(), "{told:?}");
+    };
+    explore_program(3, 1000, case);
 }

@@ -1,11 +1,12 @@
-//! Bugs of pKVM and of what runs with it that were published, each as a case here where it has a counterpart.
+//! Bugs of pKVM and of what runs with it that were published, each as a case here where it has a counterpart. Those about
+//! guests are in [`super::known_guest_bugs`].
 //!
 //! Those that have none:
 //! - FF-A (an offset of a constituent that nobody checked, the host reclaiming a guest's FF-A memory, a wrong handle in
 //!   a transfer): no memory is shared with the secure world; `FF-A memory sharing: not supported` is a case of
 //!   [`super::rows`].
-//! - The host's answer to a guest's request for a device's power, used unchecked: EL2 asks the host for no such thing.
-//! - A module loaded into EL2 without instruction cache maintenance: EL2 loads no code.
+//! - A module loaded into EL2 without instruction cache maintenance: EL2 loads no code. What a guest may execute is a
+//!   case.
 //! - An SMMU's command queue written without a barrier: there is no SMMU.
 //! - The race in the buddy allocator: several CPUs at the pool are the cases of `concurrency`.
 

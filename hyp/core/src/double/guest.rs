@@ -4,19 +4,16 @@ use super::{Machine, held};
 use crate::addr::Ipa;
 use crate::geometry::Geometry;
 use crate::hardware::{StreamingMode, TablePage};
+use crate::sync::thread::{self, ThreadId};
 use crate::trap::id::IdRegisters;
 use crate::trap::inject::{Entry, Source};
 use crate::vm::context::SystemRegisters;
 use crate::vm::{GuestRegime, Trap, VcpuContext};
 use core::fmt;
 use core::ops::{Deref, DerefMut};
-#[cfg(shuttle)]
-use shuttle::thread::{self, ThreadId};
 use std::boxed::Box;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
-#[cfg(not(shuttle))]
-use std::thread::{self, ThreadId};
 
 /// The CPU that booted the double: Armv8.0 with a GICv3 and 48 bits of physical addresses.
 pub(super) const CPU: IdRegisters = IdRegisters {

@@ -1,6 +1,7 @@
 //! The entry record and the exit record.
 
 use super::*;
+use crate::double::Step;
 use hyp_abi::run_page::{
     ENTRY_ICH_HCR, ENTRY_LIST, ENTRY_LIST_COUNT, EXIT_ICH_EISR, EXIT_ICH_MISR, EXIT_LIST, EXIT_LIST_COUNT,
     EXIT_TIMER_COMPARE, EXIT_TIMER_CONTROL,
@@ -160,4 +161,36 @@ fn the_timer_is_shown_as_the_guest_left_it() {
     bench.runs_to(vm, ExitReason::Interrupt, []);
     assert_eq!(word(bench, EXIT_TIMER_CONTROL), 5);
     assert_eq!(word(bench, EXIT_TIMER_COMPARE), 0x1234_5678);
+}
+
+#[test]
+fn no_word_of_the_record_is_read_twice() {
+    let bench = Bench::new();
+    let vm = bench.guest();
+    bench.plays([hvc([0xc600_4680, 0, 0, 0])]);
+    bench.runs_to(vm, ExitReason::HostService, [0xc600_4680]);
+    bench.answers(Answer::Done, [1, 2, 3, 4]);
+    bench.write(
+        0,
+        ENTRY_FLAGS,
+        (EntryFlags::ANSWER | EntryFlags::INTERRUPTS).bits(),
+    );
+    bench.write(0, ENTRY_LIST_COUNT, 3);
+    bench.hw().record(true);
+    bench.done(VmCall::Run { vm, index: 0 });
+    let log = bench.hw().take_log();
+    bench.hw().record(false);
+    let mut read: Vec<_> = log
+        .iter()
+        .filter_map(|step| match step {
+            Step::SharedLoad(_, word) => Some(*word),
+            _ => None,
+        })
+        .collect();
+    let words = read.len();
+    // The flags, the answer and its values, the count, the control register, three list registers.
+    assert_eq!(words, 1 + 1 + 4 + 1 + 1 + 3);
+    read.sort_unstable();
+    read.dedup();
+    assert_eq!(read.len(), words);
 }
