@@ -8,7 +8,7 @@
 //! - [`tlb`], [`vttbr`], [`cache`], [`barrier`]: the doors; nobody else issues these instructions.
 //! - [`hardware`]: all of it as hyp-core sees it.
 //! - [`percpu`], [`trace`]: what belongs to one CPU.
-//! - [`console`], [`panic`], [`fixup`]: words, and the end.
+//! - [`console`], [`panic`], [`fixup`], [`farewell`]: words, and the end.
 #![no_std]
 #![no_main]
 
@@ -23,6 +23,7 @@ mod cpu;
 mod device;
 mod entry;
 mod exit;
+mod farewell;
 mod fixup;
 mod hardening;
 mod hardware;

@@ -27,8 +27,11 @@ use hyp_core::trap::syndrome::exception_class;
 use smccc::{Smc, psci};
 use tock_registers::interfaces::{Readable, Writeable};
 
-/// The CPU that has begun to panic: its affinity plus one, or zero.
+/// The CPU that has begun to panic: its affinity plus one; or zero; or [`ENDING`].
 static PANICKING: AtomicU64 = AtomicU64::new(0);
+
+/// Nobody panics, but the machine is about to be reset, and no CPU may run anything but EL2 any more.
+const ENDING: u64 = u64::MAX;
 
 /// The most frames of a backtrace.
 const MAX_FRAMES: usize = 32;
@@ -87,7 +90,10 @@ pub(crate) extern "C" fn hyp_overflow(frame: &mut HostFrame, vector: u64, pointe
 
 fn end(frame: Option<&HostFrame>, frame_pointer: u64, reason: fmt::Arguments<'_>) -> ! {
     let this = (MPIDR_EL1.get() & Affinity::MPIDR_MASK) + 1;
-    match PANICKING.compare_exchange(0, this, Ordering::SeqCst, Ordering::SeqCst) {
+    let before = PANICKING.compare_exchange(0, this, Ordering::SeqCst, Ordering::SeqCst);
+    let before =
+        before.or_else(|_| PANICKING.compare_exchange(ENDING, this, Ordering::SeqCst, Ordering::SeqCst));
+    match before {
         Ok(_) => {}
         // The report of this CPU's own panic failed: nothing more can be told.
         Err(first) if first == this => reset(),
@@ -102,8 +108,14 @@ fn end(frame: Option<&HostFrame>, frame_pointer: u64, reason: fmt::Arguments<'_>
     reset()
 }
 
+/// Stops every other CPU at its next step outside of EL2, for good: the machine is about to be reset.
+pub(crate) fn stop_for_good() {
+    let _ = PANICKING.compare_exchange(0, ENDING, Ordering::SeqCst, Ordering::SeqCst);
+    stop_the_others();
+}
+
 /// Has the firmware reset the machine.
-fn reset() -> ! {
+pub(crate) fn reset() -> ! {
     let _ = psci::system_reset::<Smc>();
     refuse::halt()
 }

@@ -7,7 +7,7 @@
 )]
 
 use crate::percpu::PerCpu;
-use crate::{layout, machine, pool};
+use crate::{farewell, layout, machine, panic, pool};
 use core::arch::asm;
 use core::ptr;
 use core::slice;
@@ -27,7 +27,14 @@ pub(crate) struct Smc;
 impl Firmware for Smc {
     fn call(&self, function: u32, arguments: [u64; 3]) -> u64 {
         let [a1, a2, a3] = arguments;
-        forward([u64::from(function), a1, a2, a3])[0]
+        let registers = [u64::from(function), a1, a2, a3];
+        if farewell::is_one(function) {
+            farewell::prepare();
+            forward(registers);
+            // The firmware would not, and the host has no memory left to be told so.
+            panic::reset();
+        }
+        forward(registers)[0]
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Machine {
     pub semihosting: bool,
     /// TCG plugins: the library, with `,name=value` arguments.
     pub plugins: Vec<String>,
+    /// Whether a reset starts the machine anew. Else it ends the run.
+    pub reboots: bool,
     /// Further arguments for QEMU, last.
     pub extra: Vec<OsString>,
 }
@@ -98,6 +100,7 @@ impl Machine {
             icount: false,
             semihosting: false,
             plugins: Vec::new(),
+            reboots: false,
             extra: Vec::new(),
         }
     }

@@ -68,6 +68,7 @@ pub fn parts(effort: &Effort) -> Result<Vec<Part>> {
         test("ordering", &[]),
         test("doors", &[]),
         test("panic", &[]),
+        test("reset", &[]),
         test("guest_payload", &[]),
         test("on_machine", &[]),
         test(

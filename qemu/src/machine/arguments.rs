@@ -76,8 +76,10 @@ impl Arguments {
         let frequency = if machine.icount { ",cntfrq=1000000000" } else { "" };
         self.add("-cpu", format!("{}{frequency}", machine.cpu));
         self.add("-smp", machine.smp.to_string());
-        // A reset ends the run. No network card, display or monitor that nobody asked for.
-        self.0.push("-no-reboot".into());
+        // No network card, display or monitor that nobody asked for.
+        if !machine.reboots {
+            self.0.push("-no-reboot".into());
+        }
         self.add("-nic", "none");
         self.add("-display", "none");
         self.add("-monitor", "none");

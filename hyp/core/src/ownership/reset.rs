@@ -10,8 +10,36 @@ use crate::geometry::Geometry;
 use crate::hardware::Hardware;
 use crate::map::Entry;
 use crate::state::{HypUse, State};
+use crate::vm::{LockedSlot, VcpuSlot};
+use core::mem;
 
 impl<H: Hardware> Ownership<'_, H> {
+    /// Ends every vCPU that no CPU has, and zeroes the page in which its registers were. Answers whether none is left
+    /// that a CPU has: the caller waits for those, and asks again.
+    pub fn forget_vcpus(&self) -> bool {
+        let mut all = true;
+        for slot in 1..=u8::MAX {
+            let Some(mut vm) = self.vms.lock_slot(&self.hw, slot).and_then(LockedSlot::into_vm) else {
+                continue;
+            };
+            for place in &mut vm.vcpus {
+                match mem::replace(place, VcpuSlot::Absent) {
+                    VcpuSlot::Resting { home, .. } => {
+                        let page = self.hw.vacate(home);
+                        // A page of EL2's own that aborts keeps nothing that anybody could read.
+                        let _ = self.hw.scrub(FrameSpan::single(page.frame()));
+                    }
+                    VcpuSlot::Running => {
+                        *place = VcpuSlot::Running;
+                        all = false;
+                    }
+                    VcpuSlot::Absent => {}
+                }
+            }
+        }
+        all
+    }
+
     /// Zeroes the frames of guests, those in transit, and those that the host has donated. Answers how many.
     ///
     /// No other CPU may run the host or a guest any more: what it wrote would come after the zeros. The map stays as it
@@ -64,10 +92,14 @@ fn hides_contents(entry: Entry) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::double::{Contents, system};
+    use crate::addr::FRAME_SIZE;
+    use crate::double::{Contents, Step, system};
     use crate::geometry::Tiny;
+    use crate::hypercall::host_call;
     use crate::ownership::Devices;
     use crate::state::{Transit, TransitReason};
+    use hyp_abi::{HostCall, Status, VmCall};
+    use std::vec::Vec;
 
     fn span(start: u64, frames: u64) -> FrameSpan {
         FrameSpan::new(Frame::new(start).unwrap(), frames).unwrap()
@@ -111,6 +143,39 @@ mod tests {
             let contents = system.hardware().contents(Frame::new(number).unwrap());
             assert_eq!(contents, Contents::Written(number), "{number}");
         }
+    }
+
+    #[test]
+    fn the_registers_of_a_guest_are_zero_before_a_reset_once_no_cpu_has_them() {
+        let system = system::<Tiny>(&[span(0, 64)], span(0, 32), Devices::new());
+        let call = |call: VmCall| host_call(&system, HostCall::Vm(call).encode());
+        let created = call(VmCall::Create {
+            flags: 1,
+            vcpus: 2,
+            ipa_bits: u64::from(system.hardware().guest_support().max_ipa_bits),
+        });
+        assert_eq!(created.status, Status::Success);
+        let [vm, ..] = created.values;
+        for index in 0..2 {
+            system.share_hyp(span(40 + index, 1)).unwrap();
+            let run_page = (40 + index) * FRAME_SIZE;
+            let status = call(VmCall::CreateVcpu { vm, index, run_page }).status;
+            assert_eq!(status, Status::Success);
+        }
+        let running = {
+            let mut vm = system.vms.lock(&system.hw, vm).unwrap();
+            mem::replace(&mut vm.vcpus[1], VcpuSlot::Running)
+        };
+        let _ = system.hardware().take_log();
+        assert!(!system.forget_vcpus(), "a CPU has one");
+        let scrubs = |log: Vec<Step>| {
+            let scrubs = log.into_iter().filter(|step| matches!(step, Step::Scrub(_)));
+            scrubs.count()
+        };
+        assert_eq!(scrubs(system.hardware().take_log()), 1);
+        system.vms.lock(&system.hw, vm).unwrap().vcpus[1] = running;
+        assert!(system.forget_vcpus());
+        assert_eq!(scrubs(system.hardware().take_log()), 1);
     }
 
     #[test]

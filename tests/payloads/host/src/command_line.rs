@@ -13,6 +13,8 @@ pub(crate) enum Command<'a> {
     Attack(&'a str),
     /// Play the acts of a trace.
     Doors,
+    /// Reset the machine while others hold memory, and look at it afterwards.
+    Reset,
     /// Have EL2 break, in an image built for that.
     Break(&'a str),
 }
@@ -47,6 +49,7 @@ pub(crate) fn parse(line: &str) -> Result<Command<'_>, &str> {
         "" | "run" => Ok(Command::Run(filter)),
         "bench" => Ok(Command::Bench(filter)),
         "attack" => Ok(Command::Attack(rest)),
+        "reset" => Ok(Command::Reset),
         "doors" => Ok(Command::Doors),
         "break" => Ok(Command::Break(rest)),
         _ => Err(word),

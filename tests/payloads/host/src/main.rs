@@ -13,6 +13,7 @@
 //! - [`bench`]: counted instructions.
 //! - [`attack`]: a hostile host.
 //! - [`doors`]: operations for an instruction trace.
+//! - [`reset`]: what the kernel after a reset can find.
 //! - [`cases`]: the cases.
 #![no_std]
 #![no_main]
@@ -45,6 +46,7 @@ mod machine;
 mod paging;
 mod probe;
 mod registry;
+mod reset;
 mod run;
 mod sysreg;
 mod timer;
@@ -82,6 +84,10 @@ extern "C" fn payload_main(tree: u64) -> ! {
         Ok(Command::Break(way)) => {
             cpu::start_all(machine);
             end::run(way)
+        }
+        Ok(Command::Reset) => {
+            cpu::start_all(machine);
+            reset::run()
         }
         Ok(Command::Doors) => {
             cpu::start_all(machine);
