@@ -31,11 +31,12 @@ pub struct Operation {
     pub name: String,
     /// A reader's.
     pub title: String,
-    /// Seen from EL1, the least of the samples. `None` if the host's own handler is most of it.
+    /// Seen from EL1, where the operation is called from: the host's, or a guest's for its own calls. The least of the
+    /// samples. `None` if it would hold more than the operation.
     pub el1: Option<u64>,
     /// At EL2.
     pub el2: u64,
-    /// How often the host came to EL2.
+    /// How often host or guest came to EL2.
     pub exits: u64,
     /// TLB invalidations.
     pub tlbi: u64,
@@ -91,7 +92,7 @@ impl Operation {
 }
 
 /// Titles of the benchmarks, in the order of the report.
-const TITLES: [(&str, &str); 20] = [
+const TITLES: [(&str, &str); 42] = [
     ("empty_call", "empty hypercall"),
     ("firmware_call", "SMC forwarded to the firmware"),
     ("share_page", "share 4 KiB"),
@@ -112,6 +113,45 @@ const TITLES: [(&str, &str); 20] = [
     ("refused_load", "host abort refused: load"),
     ("refused_store", "host abort refused: store"),
     ("refused_fetch", "host abort refused: fetch"),
+    ("guest_donate_4k", "guest: donate 4 KiB"),
+    ("guest_donate_2m", "guest: donate 2 MiB"),
+    ("guest_donate_64m", "guest: donate 64 MiB"),
+    ("guest_fault_in", "guest: fault in 4 KiB, all visits"),
+    ("guest_reclaim_4k", "guest: reclaim 4 KiB"),
+    ("guest_reclaim_2m", "guest: reclaim 2 MiB"),
+    ("guest_reclaim_64m", "guest: reclaim 64 MiB"),
+    ("guest_share_page", "guest shares 4 KiB"),
+    ("guest_unshare_page", "guest unshares 4 KiB"),
+    (
+        "guest_share_page_of_block",
+        "guest shares 4 KiB, first of its 2 MiB block",
+    ),
+    (
+        "guest_unshare_page_of_block",
+        "guest unshares 4 KiB, last of its 2 MiB block",
+    ),
+    ("guest_share_64m", "guest shares 64 MiB, ranged"),
+    ("guest_unshare_64m", "guest unshares 64 MiB, ranged"),
+    ("guest_features", "guest call answered at EL2: features"),
+    ("guest_memory_info", "guest call answered at EL2: memory info"),
+    ("guest_answered_by_host", "guest call answered by the host"),
+    ("guest_run_at_once", "run that ends at once"),
+    ("guest_entry", "entry: host to guest"),
+    ("guest_exit", "exit: guest to host"),
+    ("vm_create", "create a VM and its vCPU"),
+    ("vm_start_teardown", "begin the end of a VM"),
+    ("vm_finish_teardown", "end a VM"),
+];
+
+/// Benchmarks whose bracket at EL1 holds more than the operation.
+const EL2_ONLY: [&str; 5] = [
+    // The host's own handler.
+    "refused_load",
+    "refused_store",
+    "refused_fetch",
+    // The other half.
+    "guest_entry",
+    "guest_exit",
 ];
 
 /// How many bytes a benchmark scrubs.
@@ -120,6 +160,9 @@ fn scrubbed(name: &str) -> Option<u64> {
         "give_back_4k" => Some(4 << 10),
         "give_back_2m" => Some(2 << 20),
         "give_back_1g" => Some(1 << 30),
+        "guest_donate_4k" | "guest_fault_in" | "guest_reclaim_4k" => Some(4 << 10),
+        "guest_donate_2m" | "guest_reclaim_2m" => Some(2 << 20),
+        "guest_donate_64m" | "guest_reclaim_64m" => Some(64 << 20),
         _ => None,
     }
 }
@@ -197,7 +240,7 @@ fn evaluate(cpu: &str, results: &Results) -> Result<Vec<Operation>> {
             cpu: cpu.to_owned(),
             name: name.to_owned(),
             title: title.to_owned(),
-            el1: (!name.starts_with("refused_")).then_some(value.least),
+            el1: (!EL2_ONLY.contains(&name)).then_some(value.least),
             el2: work.census.instructions,
             exits: work.exits,
             tlbi: work.census.tlbi,

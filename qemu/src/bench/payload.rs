@@ -71,7 +71,7 @@ pub struct Value {
 /// What EL2 did for one operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// How often the host came to EL2.
+    /// How often host or guest came to EL2.
     pub exits: u64,
     /// The sums over these visits.
     pub census: Census,
@@ -149,7 +149,7 @@ pub fn run(images: &Images, setting: Setting<'_>, visits: Visits) -> Result<(Res
         for (name, symbol) in PARTS {
             options.ranges.push(named((name, table.span(symbol)?)));
         }
-        options.vectors = Some(table.vectors()?);
+        options.vectors = Some(table.vectors_with_guests()?);
         options.visits = true;
         images.plugin.attach(&mut machine, &options)?;
     }

@@ -85,11 +85,23 @@ impl Table {
     /// # Errors
     /// If the image has no such tables.
     pub fn vectors(&self) -> Result<Span> {
+        self.tables(|name| name.starts_with(TABLES) && !name.starts_with(GUEST_TABLES))
+    }
+
+    /// The same, and the ones that it uses while a guest is loaded, which follow.
+    ///
+    /// # Errors
+    /// If the image has no such tables.
+    pub fn vectors_with_guests(&self) -> Result<Span> {
+        self.tables(|name| name.starts_with(TABLES))
+    }
+
+    fn tables(&self, is_meant: impl Fn(&str) -> bool) -> Result<Span> {
         let start = self.address(FIRST_TABLE)?;
         let is_table = |at: u64| {
             self.symbols
                 .iter()
-                .filter(|(name, _)| name.starts_with(TABLES) && !name.starts_with(GUEST_TABLES))
+                .filter(|(name, _)| is_meant(name))
                 .any(|(_, (address, _))| *address == at)
         };
         let mut end = start + VECTOR_TABLE;

@@ -8,7 +8,8 @@
 //! outside (QEMU's plugin) sees each operation once, as the steady state has it.
 //!
 //! - [`bracket`]: counting what is between two reads.
-//! - [`calls`], [`donation`], [`aborts`]: the operations.
+//! - [`calls`], [`donation`], [`aborts`]: the operations of a host alone.
+//! - [`guests`]: the operations that guests are for.
 //! - [`facts`]: what else the runner wants to know of the machine and of Freehold.
 
 mod aborts;
@@ -16,12 +17,13 @@ mod bracket;
 mod calls;
 mod donation;
 mod facts;
+mod guests;
 
 use crate::command_line::Filter;
 use crate::console::println;
 use crate::registry::{Failure, Outcome};
 use crate::sysreg;
-pub(crate) use bracket::{Figure, floor, mark, ticks_of};
+pub(crate) use bracket::{Figure, Mark, floor, mark, ticks_of};
 pub(crate) use facts::tell as tell_facts;
 
 /// The frequency at which a tick of the counter is an instruction.
@@ -31,19 +33,16 @@ const ONE_TICK_PER_INSTRUCTION: u64 = 1_000_000_000;
 #[derive(Debug)]
 struct Bench {
     name: &'static str,
-    /// The marker's number.
-    number: u16,
-    run: fn(mark: fn()) -> Result<Figure, Outcome>,
-    mark: fn(),
+    run: fn(mark: Mark) -> Result<Figure, Outcome>,
+    mark: Mark,
 }
 
 macro_rules! benches {
     ($($number:literal $name:ident = $run:path;)*) => {
         &[$(Bench {
             name: stringify!($name),
-            number: $number,
             run: $run,
-            mark: bracket::mark::<$number>,
+            mark: Mark { number: $number, set: mark::<$number> },
         }),*]
     };
 }
@@ -70,6 +69,28 @@ const BENCHES: &[Bench] = benches! {
     18 refused_load = aborts::load;
     19 refused_store = aborts::store;
     20 refused_fetch = aborts::fetch;
+    21 guest_donate_4k = guests::memory::donate_page;
+    22 guest_donate_2m = guests::memory::donate_region;
+    23 guest_donate_64m = guests::memory::donate_64m;
+    24 guest_fault_in = guests::memory::fault_in;
+    25 guest_reclaim_4k = guests::memory::reclaim_page;
+    26 guest_reclaim_2m = guests::memory::reclaim_region;
+    27 guest_reclaim_64m = guests::memory::reclaim_64m;
+    28 guest_share_page = guests::calls::share_page;
+    29 guest_unshare_page = guests::calls::unshare_page;
+    30 guest_share_page_of_block = guests::calls::share_page_of_block;
+    31 guest_unshare_page_of_block = guests::calls::unshare_page_of_block;
+    32 guest_share_64m = guests::calls::share_64m;
+    33 guest_unshare_64m = guests::calls::unshare_64m;
+    34 guest_features = guests::calls::features;
+    35 guest_memory_info = guests::calls::memory_info;
+    36 guest_answered_by_host = guests::calls::answered_by_host;
+    37 guest_run_at_once = guests::calls::run_at_once;
+    38 guest_entry = guests::calls::entry;
+    39 guest_exit = guests::calls::exit;
+    40 vm_create = guests::life::create;
+    41 vm_start_teardown = guests::life::start_teardown;
+    42 vm_finish_teardown = guests::life::finish_teardown;
 };
 
 /// How a run of benchmarks went.
@@ -107,7 +128,7 @@ pub(crate) fn run(filter: Filter<'_>) -> Tally {
                 let (least, median) = (net(figure.least), net(figure.median));
                 println!(
                     "B value {name} {} {} {least} {median}",
-                    bench.number, figure.samples
+                    bench.mark.number, figure.samples
                 );
             }
             Err(Outcome::Skipped(why)) => println!("B skip {name} {why}"),

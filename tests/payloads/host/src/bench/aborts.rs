@@ -2,7 +2,7 @@
 //!
 //! What is counted here includes the payload's own handler, so only what EL2 executes is worth comparing.
 
-use super::bracket::{Figure, sample};
+use super::bracket::{Figure, Mark, sample};
 use super::calls::{MANY, nothing};
 use crate::cases::support::{REFUSED, fill_pool, frames};
 use crate::exception::Fault;
@@ -10,7 +10,7 @@ use crate::hypercall::HYPERVISOR;
 use crate::probe::{self, Access, Level};
 use crate::registry::{Outcome, TestResult, ensure_eq, fail, succeed};
 
-fn refused(mark: fn(), reach: impl Fn(u64) -> Result<u64, Fault>) -> Result<Figure, Outcome> {
+fn refused(mark: Mark, reach: impl Fn(u64) -> Result<u64, Fault>) -> Result<Figure, Outcome> {
     fill_pool()?;
     let frame = frames(1)?;
     succeed!(HYPERVISOR.donate(frame.range()));
@@ -32,18 +32,18 @@ fn refused(mark: fn(), reach: impl Fn(u64) -> Result<u64, Fault>) -> Result<Figu
     Ok(figure)
 }
 
-pub(super) fn load(mark: fn()) -> Result<Figure, Outcome> {
+pub(super) fn load(mark: Mark) -> Result<Figure, Outcome> {
     refused(mark, |address| {
         probe::access(Level::El1, Access::Load8, address, 0)
     })
 }
 
-pub(super) fn store(mark: fn()) -> Result<Figure, Outcome> {
+pub(super) fn store(mark: Mark) -> Result<Figure, Outcome> {
     refused(mark, |address| {
         probe::access(Level::El1, Access::Store8, address, 0)
     })
 }
 
-pub(super) fn fetch(mark: fn()) -> Result<Figure, Outcome> {
+pub(super) fn fetch(mark: Mark) -> Result<Figure, Outcome> {
     refused(mark, |address| probe::fetch(Level::El1, address, 0))
 }

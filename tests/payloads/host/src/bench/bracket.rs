@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 use core::hint::black_box;
 
 /// The most samples of one figure.
-const MOST_SAMPLES: usize = 101;
+pub(super) const MOST_SAMPLES: usize = 101;
 
 /// What was measured, in ticks, floor included.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +24,8 @@ pub(crate) struct Figure {
 }
 
 impl Figure {
-    fn of(mut ticks: ArrayVec<u64, MOST_SAMPLES>) -> Self {
+    /// Of these, at least one.
+    pub(super) fn of(mut ticks: ArrayVec<u64, MOST_SAMPLES>) -> Self {
         ticks.sort_unstable();
         Self {
             samples: ticks.len(),
@@ -33,6 +34,21 @@ impl Figure {
         }
     }
 }
+
+/// The marker of a benchmark.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    /// Its number.
+    pub(super) number: u16,
+    /// Executes it: [`mark`] with that number.
+    pub(super) set: fn(),
+}
+
+/// What belongs to no benchmark.
+pub(super) const NO_MARK: Mark = Mark {
+    number: 0,
+    set: mark::<0>,
+};
 
 /// Says by a marker instruction, which does nothing, what follows: benchmark `NUMBER`, or what else the number stands
 /// for in the command at work.
@@ -58,13 +74,13 @@ fn counted<T>(body: &mut impl FnMut() -> T) -> (u64, T) {
 }
 
 /// Counts `body` `samples` times, at most [`MOST_SAMPLES`], each between an uncounted `before` and an uncounted
-/// `after` that judges the result. `mark` is called right before the last one.
+/// `after` that judges the result. `mark` is set right before the last one.
 ///
 /// # Errors
 /// The first of `before` and `after`: what was counted then is not what was meant.
 pub(super) fn sample<T>(
     samples: usize,
-    mark: fn(),
+    mark: Mark,
     mut before: impl FnMut() -> TestResult,
     mut body: impl FnMut() -> T,
     mut after: impl FnMut(T) -> TestResult,
@@ -74,21 +90,16 @@ pub(super) fn sample<T>(
         for sample in 1..=samples {
             before()?;
             if sample == samples {
-                mark();
+                (mark.set)();
             }
             let (count, result) = counted(&mut body);
-            mark_none();
+            (NO_MARK.set)();
             ticks.push(count);
             after(result)?;
         }
         Ok(())
     })?;
     Ok(Figure::of(ticks))
-}
-
-/// What comes next belongs to no benchmark.
-fn mark_none() {
-    mark::<0>();
 }
 
 /// Least and median of what `body` takes, alone.

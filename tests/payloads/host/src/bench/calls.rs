@@ -1,6 +1,6 @@
 //! Calls that move no memory: the empty one, the firmware's, sharing with EL2 and its end.
 
-use super::bracket::{Figure, sample};
+use super::bracket::{Figure, Mark, sample};
 use crate::cases::support::{REGION_FRAMES, fill_pool, frames_aligned};
 use crate::hypercall::{HYPERVISOR, Hvc};
 use crate::registry::{Outcome, TestResult, ensure_eq, succeed};
@@ -44,7 +44,7 @@ pub(super) fn nothing() -> TestResult {
 }
 
 /// A call that there is not.
-pub(super) fn empty(mark: fn()) -> Result<Figure, Outcome> {
+pub(super) fn empty(mark: Mark) -> Result<Figure, Outcome> {
     let mut registers = HostCall::Version.encode();
     registers[0] += HostCallId::COUNT as u64;
     let registers = black_box(registers);
@@ -61,7 +61,7 @@ pub(super) fn empty(mark: fn()) -> Result<Figure, Outcome> {
 }
 
 /// An SMC that goes through to the firmware.
-pub(super) fn firmware(mark: fn()) -> Result<Figure, Outcome> {
+pub(super) fn firmware(mark: Mark) -> Result<Figure, Outcome> {
     let call = || smccc::smc32(black_box(PSCI_VERSION), [0; 7])[0];
     let version = call();
     sample(MANY, mark, nothing, call, |answer| {
@@ -72,7 +72,7 @@ pub(super) fn firmware(mark: fn()) -> Result<Figure, Outcome> {
 }
 
 /// One page of a 2 MiB block that agrees as a whole, so that the map needs a node for it.
-pub(super) fn share_page_of_block(mark: fn()) -> Result<Figure, Outcome> {
+pub(super) fn share_page_of_block(mark: Mark) -> Result<Figure, Outcome> {
     fill_pool()?;
     let region = frames_aligned(REGION_FRAMES, REGION_SIZE)?;
     let page = region.one(3);
@@ -86,7 +86,7 @@ pub(super) fn share_page_of_block(mark: fn()) -> Result<Figure, Outcome> {
     Ok(figure)
 }
 
-pub(super) fn share_page(mark: fn()) -> Result<Figure, Outcome> {
+pub(super) fn share_page(mark: Mark) -> Result<Figure, Outcome> {
     with_page(|page| {
         sample(MANY, mark, nothing, bare(HostCall::ShareHyp(page)), |answer| {
             one_frame_done(answer)?;
@@ -95,7 +95,7 @@ pub(super) fn share_page(mark: fn()) -> Result<Figure, Outcome> {
     })
 }
 
-pub(super) fn unshare_page(mark: fn()) -> Result<Figure, Outcome> {
+pub(super) fn unshare_page(mark: Mark) -> Result<Figure, Outcome> {
     with_page(|page| {
         sample(
             MANY,
@@ -108,7 +108,7 @@ pub(super) fn unshare_page(mark: fn()) -> Result<Figure, Outcome> {
 }
 
 /// A page that is EL2's.
-pub(super) fn share_refused(mark: fn()) -> Result<Figure, Outcome> {
+pub(super) fn share_refused(mark: Mark) -> Result<Figure, Outcome> {
     with_page(|page| {
         succeed!(HYPERVISOR.donate(page));
         let figure = sample(
@@ -156,7 +156,7 @@ fn with_region(work: impl FnOnce(FrameRange) -> Result<Figure, Outcome>) -> Resu
     Ok(figure)
 }
 
-fn share_range(mark: fn(), range: FrameRange) -> Result<Figure, Outcome> {
+fn share_range(mark: Mark, range: FrameRange) -> Result<Figure, Outcome> {
     let share = || HYPERVISOR.share(black_box(range));
     sample(SOME, mark, nothing, share, |result| {
         all_done(result)?;
@@ -164,7 +164,7 @@ fn share_range(mark: fn(), range: FrameRange) -> Result<Figure, Outcome> {
     })
 }
 
-fn unshare_range(mark: fn(), range: FrameRange) -> Result<Figure, Outcome> {
+fn unshare_range(mark: Mark, range: FrameRange) -> Result<Figure, Outcome> {
     let share = || all_done(HYPERVISOR.share(range));
     sample(
         SOME,
@@ -175,18 +175,18 @@ fn unshare_range(mark: fn(), range: FrameRange) -> Result<Figure, Outcome> {
     )
 }
 
-pub(super) fn share_unaligned(mark: fn()) -> Result<Figure, Outcome> {
+pub(super) fn share_unaligned(mark: Mark) -> Result<Figure, Outcome> {
     with_unaligned(|range| share_range(mark, range))
 }
 
-pub(super) fn unshare_unaligned(mark: fn()) -> Result<Figure, Outcome> {
+pub(super) fn unshare_unaligned(mark: Mark) -> Result<Figure, Outcome> {
     with_unaligned(|range| unshare_range(mark, range))
 }
 
-pub(super) fn share_region(mark: fn()) -> Result<Figure, Outcome> {
+pub(super) fn share_region(mark: Mark) -> Result<Figure, Outcome> {
     with_region(|range| share_range(mark, range))
 }
 
-pub(super) fn unshare_region(mark: fn()) -> Result<Figure, Outcome> {
+pub(super) fn unshare_region(mark: Mark) -> Result<Figure, Outcome> {
     with_region(|range| unshare_range(mark, range))
 }

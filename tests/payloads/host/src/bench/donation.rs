@@ -1,6 +1,6 @@
 //! Memory given to EL2 and given back, in all its sizes.
 
-use super::bracket::{Figure, sample};
+use super::bracket::{Figure, Mark, sample};
 use super::calls::{MANY, SOME, all_done, bare, nothing, one_frame_done, with_page};
 use crate::cases::support::{REGION_FRAMES, fill_pool, frames_aligned};
 use crate::frames::{self, Frames};
@@ -12,10 +12,10 @@ use hyp_abi::{FRAME_SIZE, HostCall, REGION_SIZE};
 const GIGABYTE: u64 = 1 << 30;
 
 /// Samples of what takes seconds; the first one warms up.
-const FEW: usize = 2;
+pub(super) const FEW: usize = 2;
 
 /// The first page of a 2 MiB block: the block is split in the host's table and in the map.
-pub(super) fn donate_page_of_block(mark: fn()) -> Result<Figure, Outcome> {
+pub(super) fn donate_page_of_block(mark: Mark) -> Result<Figure, Outcome> {
     fill_pool()?;
     let region = frames_aligned(REGION_FRAMES, REGION_SIZE)?;
     let page = region.one(3);
@@ -30,7 +30,7 @@ pub(super) fn donate_page_of_block(mark: fn()) -> Result<Figure, Outcome> {
 }
 
 /// One page where the tables are split already.
-pub(super) fn donate_page(mark: fn()) -> Result<Figure, Outcome> {
+pub(super) fn donate_page(mark: Mark) -> Result<Figure, Outcome> {
     with_page(|page| {
         sample(MANY, mark, nothing, bare(HostCall::DonateHyp(page)), |answer| {
             one_frame_done(answer)?;
@@ -39,7 +39,7 @@ pub(super) fn donate_page(mark: fn()) -> Result<Figure, Outcome> {
     })
 }
 
-pub(super) fn give_back_page(mark: fn()) -> Result<Figure, Outcome> {
+pub(super) fn give_back_page(mark: Mark) -> Result<Figure, Outcome> {
     with_page(|page| {
         sample(
             MANY,
@@ -51,19 +51,19 @@ pub(super) fn give_back_page(mark: fn()) -> Result<Figure, Outcome> {
     })
 }
 
-pub(super) fn donate_region(mark: fn()) -> Result<Figure, Outcome> {
+pub(super) fn donate_region(mark: Mark) -> Result<Figure, Outcome> {
     donate(SOME, mark, frames_aligned(REGION_FRAMES, REGION_SIZE)?)
 }
 
-pub(super) fn give_back_region(mark: fn()) -> Result<Figure, Outcome> {
+pub(super) fn give_back_region(mark: Mark) -> Result<Figure, Outcome> {
     give_back(SOME, mark, frames_aligned(REGION_FRAMES, REGION_SIZE)?)
 }
 
-pub(super) fn donate_gigabyte(mark: fn()) -> Result<Figure, Outcome> {
+pub(super) fn donate_gigabyte(mark: Mark) -> Result<Figure, Outcome> {
     donate(FEW, mark, gigabyte()?)
 }
 
-pub(super) fn give_back_gigabyte(mark: fn()) -> Result<Figure, Outcome> {
+pub(super) fn give_back_gigabyte(mark: Mark) -> Result<Figure, Outcome> {
     give_back(FEW, mark, gigabyte()?)
 }
 
@@ -74,7 +74,7 @@ fn gigabyte() -> Result<Frames, Outcome> {
     }
 }
 
-fn donate(samples: usize, mark: fn(), frames: Frames) -> Result<Figure, Outcome> {
+fn donate(samples: usize, mark: Mark, frames: Frames) -> Result<Figure, Outcome> {
     let range = frames.range();
     let donate = || HYPERVISOR.donate(black_box(range));
     let figure = sample(samples, mark, nothing, donate, |result| {
@@ -85,7 +85,7 @@ fn donate(samples: usize, mark: fn(), frames: Frames) -> Result<Figure, Outcome>
     Ok(figure)
 }
 
-fn give_back(samples: usize, mark: fn(), frames: Frames) -> Result<Figure, Outcome> {
+fn give_back(samples: usize, mark: Mark, frames: Frames) -> Result<Figure, Outcome> {
     let range = frames.range();
     let figure = sample(
         samples,
