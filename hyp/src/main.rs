@@ -1,7 +1,7 @@
 //! Freehold's EL2 image: how this machine does what `hyp-core` decides.
 //!
 //! - [`entry`], [`boot`], [`secondary`], [`refuse`]: how the CPUs come in.
-//! - [`layout`], [`mmu`], [`private_area`], [`window`], [`pool`], [`machine`]: EL2's own memory.
+//! - [`layout`], [`mmu`], [`private_area`], [`window`], [`pool`], [`machine`], [`memory`]: EL2's own memory.
 //! - [`vectors`], [`exit`], [`smc`], [`device`]: the host's exits and their answers.
 //! - [`world`], [`home`], [`copy`]: guests.
 //! - [`registers`], [`hardening`], [`cpu`]: what the CPU is, and how it is set up for the host.
@@ -30,6 +30,7 @@ mod hardware;
 mod home;
 mod layout;
 mod machine;
+mod memory;
 mod mmu;
 mod panic;
 #[cfg(feature = "panic-test")]
