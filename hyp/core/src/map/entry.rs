@@ -19,6 +19,7 @@
 use crate::addr::Frame;
 use crate::hardware::TablePage;
 use crate::state::{HypUse, State, Transit, TransitReason};
+use crate::sync::{AtomicU64, Ordering};
 
 const LOCK: u64 = 1;
 const NODE: u64 = 1 << 1;
@@ -180,6 +181,20 @@ impl Entry {
         }
     }
 
+    /// Writes what the frames from this one on have, if their region is uniform.
+    pub(super) fn fill(self, words: &[AtomicU64]) {
+        let step = self.at(1).0.wrapping_sub(self.0);
+        let mut next = self.0;
+        let mut store = |word: &AtomicU64| {
+            word.store(next, Ordering::Relaxed);
+            next = next.wrapping_add(step);
+        };
+        // Eight at once: the first change in a region pays for all of its frames.
+        let (eights, rest) = words.as_chunks::<8>();
+        eights.iter().for_each(|eight| eight.iter().for_each(&mut store));
+        rest.iter().for_each(store);
+    }
+
     /// Whether the entry of the next frame is what a uniform region would have there.
     #[must_use]
     #[inline]
@@ -267,6 +282,19 @@ impl RegionWord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_is_filled_as_its_frames_are_numbered() {
+        for entry in every_entry() {
+            for frames in [1, 7, 8, 9, 512] {
+                let words: std::vec::Vec<_> = (0..frames).map(|_| AtomicU64::new(0)).collect();
+                entry.fill(&words);
+                for (index, word) in words.iter().enumerate() {
+                    assert_eq!(Entry::from_word(word.load(Ordering::Relaxed)), entry.at(index));
+                }
+            }
+        }
+    }
 
     fn every_entry() -> std::vec::Vec<Entry> {
         let mut entries: std::vec::Vec<Entry> = State::all().map(Entry::plain).collect();

@@ -184,9 +184,7 @@ impl<'a, H: Hardware> Region<'a, H> {
                 // A region that was checked to need a node and got none keeps its old entry: a lost change is
                 // caught by the caller's own check, a change of the wrong frames would not be.
                 let page = node.take()?;
-                for (index, word) in self.hw.table(page).iter().enumerate() {
-                    word.store(old.at(index).to_word(), Ordering::Relaxed);
-                }
+                old.fill(self.hw.table(page));
                 (page, 0)
             }
         };

@@ -41,7 +41,7 @@ impl<H: Hardware> Ownership<'_, H> {
     /// Gives all pages of a VM that has no frames back to the pool, and its slot free.
     fn take_apart(&self, mut vm: LockedVm<'_, H>) {
         let hw = self.hardware();
-        for slot in 0..vm.vcpus.len() {
+        for slot in 0..usize::from(vm.config.max_vcpus) {
             let Some(place) = vm.vcpus.get_mut(slot) else {
                 continue;
             };

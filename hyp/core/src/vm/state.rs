@@ -110,6 +110,7 @@ impl<H: Hardware> Vm<H> {
     pub fn running(&self) -> usize {
         self.vcpus
             .iter()
+            .take(self.config.max_vcpus.into())
             .filter(|slot| matches!(slot, VcpuSlot::Running))
             .count()
     }
