@@ -6,9 +6,11 @@
 use super::Table;
 use super::cursor::Slot;
 use super::descriptor::{
-    Annotation, Attributes, Descriptor, EMPTY, Format, PAGE_LEVEL, leaf_descriptor, nth_table, table_of,
+    Annotation, Attributes, Descriptor, EMPTY, Format, PAGE_LEVEL, leaf_descriptor, nth_table,
+    table_descriptor, table_of,
 };
-use super::store::store;
+use super::reserve::Reserve;
+use super::store::{store, write};
 use crate::addr::{Ipa, PhysAddr};
 use crate::geometry::Geometry;
 use crate::hardware::{Extent, Hardware, Regime};
@@ -51,6 +53,47 @@ impl<F: Format, G: Geometry> Table<F, G> {
             level += 1;
             shift -= G::BITS_PER_LEVEL;
         }
+    }
+}
+
+impl<F: Format, G: Geometry> Table<F, G> {
+    /// The entry of the last level that translates `ia`, where nothing but the table of that level is missing: a page of
+    /// `reserve` becomes it. `None`, and nothing has changed, if the entry for that table is not empty, or the reserve is.
+    ///
+    /// The new table maps nothing, so that no translation changes. It becomes visible with what is mapped in it.
+    #[must_use]
+    pub fn add_page_table<H: Hardware<Geometry = G>>(
+        &self,
+        hw: &H,
+        ia: Ipa,
+        reserve: &mut Reserve,
+    ) -> Option<PageEntry<F>> {
+        const LEVEL: u8 = PAGE_LEVEL - 1;
+        let address = ia.value();
+        if address >> self.ia_bits != 0 || self.start_level > LEVEL {
+            return None;
+        }
+        let index = |level| (address >> G::level_shift(level)) as usize & (G::ENTRIES - 1);
+        let above = G::level_shift(self.start_level) + G::BITS_PER_LEVEL;
+        let mut page = nth_table(self.root, address >> above)?;
+        for level in self.start_level..LEVEL {
+            page = table_of(hw.table(page)[index(level)].load(Ordering::Relaxed), level)?;
+        }
+        let entry = &hw.table(page)[index(LEVEL)];
+        if entry.load(Ordering::Relaxed) != EMPTY {
+            return None;
+        }
+        let table = reserve.pop(hw)?;
+        // No walk may find the table before its zeroes.
+        hw.publish();
+        let start = ia.align_down(G::level_shift(LEVEL));
+        write(hw, self.regime, (entry, start, LEVEL), EMPTY, table_descriptor(table));
+        Some(PageEntry {
+            slot: Slot::of_page(table, index(PAGE_LEVEL), address),
+            raw: EMPTY,
+            regime: self.regime,
+            format: PhantomData,
+        })
     }
 }
 

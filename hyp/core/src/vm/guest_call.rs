@@ -25,6 +25,9 @@ pub(super) const CLASS_HVC64: u8 = 0x16;
 
 /// x0 of a vendor's features.
 const VENDOR_FEATURES: u64 = GuestCallId::VendorFeatures as u64;
+/// x0 of the question how memory is shared, and what it answers.
+const MEMORY_INFO: u64 = GuestCallId::MemInfo as u64;
+const MEMORY_INFO_RESULTS: [u64; 4] = [FRAME_SIZE, MEMINFO_HAS_RANGE, 0, 0];
 
 /// The calls that only a protected VM has: the others' memory is the host's.
 const PROTECTED_ONLY: &[GuestCallId] = &[
@@ -75,15 +78,20 @@ enum MemoryCall {
 }
 
 impl<H: Hardware> Running<'_, '_, H> {
-    /// Answers the call that guests make to measure one, if `esr` and x0 say that this is it.
+    /// Answers the calls that say the same each time, if `esr` and x0 say that this is one of them.
     #[inline(always)]
     pub(super) fn short_call(&mut self, esr: u64) -> bool {
-        let is_call = exception_class(esr) == CLASS_HVC64 && esr & 0xffff == 0;
-        if !is_call || self.vcpu.context.x[0] != VENDOR_FEATURES {
+        let [x0, x1, x2, x3, ..] = self.vcpu.context.x;
+        if exception_class(esr) != CLASS_HVC64 || esr & 0xffff != 0 {
             return false;
         }
+        let results = match x0 {
+            VENDOR_FEATURES => [self.vendor_features(), 0, 0, 0],
+            MEMORY_INFO if self.regime.protected && x1 | x2 | x3 == 0 => MEMORY_INFO_RESULTS,
+            _ => return false,
+        };
         self.own.hardware().count(Counter::GuestCalls, 1);
-        self.set_results([self.vendor_features(), 0, 0, 0]);
+        self.set_results(results);
         true
     }
 
@@ -238,7 +246,7 @@ impl<H: Hardware> Running<'_, '_, H> {
     /// The calls whose arguments must all be 0.
     fn without_arguments(&mut self, call: GuestCallId) -> Flow {
         match call {
-            GuestCallId::MemInfo => self.succeed([FRAME_SIZE, MEMINFO_HAS_RANGE, 0, 0]),
+            GuestCallId::MemInfo => self.succeed(MEMORY_INFO_RESULTS),
             GuestCallId::MmioGuardInfo => self.succeed([FRAME_SIZE, 0, 0, 0]),
             _ => {
                 self.lock_vm().guard = true;

@@ -7,10 +7,10 @@ use super::table::gfn_address;
 use crate::addr::{FRAME_SHIFT, Frame};
 use crate::geometry::Geometry;
 use crate::hardware::Hardware;
-use crate::map::{Entry, Replaced};
+use crate::map::{Entry, Region, Replaced};
 use crate::ownership::Ownership;
 use crate::ownership::permit::{Contingency, HostChange};
-use crate::pgtable::{Descriptor, Stage2Attributes};
+use crate::pgtable::{Descriptor, PageEntry, Stage2, Stage2Attributes};
 use crate::state::State;
 use crate::vm::{GuestAnnotation, Vm};
 use hyp_abi::vm_call::GuestRange;
@@ -85,8 +85,8 @@ impl<H: Hardware> Ownership<'_, H> {
         Ok(frames)
     }
 
-    /// The short way of [`Ownership::guest_lend`] for one page, where the node and the host's table are there: `None`,
-    /// and nothing has changed, if it must go the long way, which also says why it is refused.
+    /// The short way of [`Ownership::guest_lend`] for one page: `None`, and nothing has changed, if it must go the long way,
+    /// which also says why it is refused.
     #[inline(always)]
     fn lend_one(&self, slot: u8, gfn: u64) -> Option<()> {
         let hw = &self.hw;
@@ -94,16 +94,53 @@ impl<H: Hardware> Ownership<'_, H> {
         let vm = &mut *locked;
         let frame = self.frame_of(vm, gfn)?;
         let mut region = self.map.lock(hw, frame)?;
-        let host_page = self.host.page(hw, frame.address().host_ipa())?;
         let private = Entry::guest(false, slot, gfn);
-        match region.replace_one(index_of::<H>(frame), private, Entry::guest(true, slot, gfn)) {
-            Replaced::Done => {}
-            Replaced::Differs(_) | Replaced::NeedsNode => return None,
-        }
+        let lent = Entry::guest(true, slot, gfn);
+        let host_page = match self.host.page(hw, frame.address().host_ipa()) {
+            Some(page) if region.has_node() => {
+                match region.replace_one(index_of::<H>(frame), private, lent) {
+                    Replaced::Done => page,
+                    Replaced::Differs(_) | Replaced::NeedsNode => return None,
+                }
+            }
+            page => self.enter_first(vm, &mut region, page, frame, [private, lent])?,
+        };
         host_page.map(hw, frame.address(), Stage2Attributes::HOST_MEMORY);
         vm.left(State::Guest, 1);
         vm.arrived(State::GuestSharedHost, 1);
         Some(())
+    }
+
+    /// Gives the first frame that a guest lends out of a block its `new` entry, if it has the `old` one, and answers the
+    /// host's entry for it. Node and table, where they are missing, come from the VM's reserve. `None`, and nothing has
+    /// changed, if it must go the long way.
+    #[inline(never)]
+    fn enter_first(
+        &self,
+        vm: &mut Vm<H>,
+        region: &mut Region<'_, H>,
+        host_page: Option<PageEntry<Stage2>>,
+        frame: Frame,
+        [old, new]: [Entry; 2],
+    ) -> Option<PageEntry<Stage2>> {
+        let hw = &self.hw;
+        let index = index_of::<H>(frame);
+        let needs_node = region.needs_node(1);
+        let needed = u64::from(needs_node) + u64::from(host_page.is_none());
+        if region.entry(index) != old || vm.lacks(needed).is_some() {
+            return None;
+        }
+        let host_page = host_page.or_else(|| {
+            self.host
+                .add_page_table(hw, frame.address().host_ipa(), &mut vm.reserve)
+        })?;
+        let mut node = if needs_node { vm.reserve.pop(hw) } else { None };
+        let folded = region.set(index, 1, new, &mut node);
+        debug_assert!(
+            folded.is_none() && node.is_none(),
+            "a page is not all of a region, and the node is in use"
+        );
+        Some(host_page)
     }
 
     /// The short way of [`Ownership::guest_unlend`] for one page, as [`Ownership::lend_one`].
