@@ -11,26 +11,30 @@ use hyp_core::psci::{Firmware, FunctionId};
 use tock_registers::interfaces::Readable;
 
 /// Whether a call ends what is in the CPUs and the host's hold on the machine, if the firmware carries it out.
+///
+/// Inlined, as it is asked of every call: where the function is known, nothing is left of it.
+#[inline(always)]
 pub(crate) fn is_one(function: u32) -> bool {
-    match FunctionId::try_from(function) {
-        Ok(FunctionId::SystemOff | FunctionId::SystemReset) => true,
-        // These the firmware need not have; what it does not have is no end.
-        Ok(
-            FunctionId::SystemOff232
-            | FunctionId::SystemOff264
-            | FunctionId::SystemReset232
-            | FunctionId::SystemReset264,
-        ) => has(function),
-        _ => false,
-    }
+    let is = |id: FunctionId| function == u32::from(id);
+    // The second ones the firmware need not have; what it does not have is no end.
+    is(FunctionId::SystemOff)
+        || is(FunctionId::SystemReset)
+        || (is(FunctionId::SystemOff232)
+            || is(FunctionId::SystemOff264)
+            || is(FunctionId::SystemReset232)
+            || is(FunctionId::SystemReset264))
+            && has(function)
 }
 
+#[cold]
+#[inline(never)]
 fn has(function: u32) -> bool {
     let answer = Smc.call(FunctionId::PsciFeatures.into(), [u64::from(function), 0, 0]);
     (answer as u32).cast_signed() >= 0
 }
 
 /// Leaves nothing for the next kernel to find. After this the host never runs again.
+#[cold]
 pub(crate) fn prepare() {
     panic::stop_for_good();
     let ownership = machine::ownership();

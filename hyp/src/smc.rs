@@ -25,6 +25,7 @@ static RELAY: Once<Relay<'static>> = Once::new();
 pub(crate) struct Smc;
 
 impl Firmware for Smc {
+    #[inline(always)]
     fn call(&self, function: u32, arguments: [u64; 3]) -> u64 {
         let [a1, a2, a3] = arguments;
         let registers = [u64::from(function), a1, a2, a3];

@@ -87,7 +87,13 @@ impl<F: Format, G: Geometry> Table<F, G> {
         // No walk may find the table before its zeroes.
         hw.publish();
         let start = ia.align_down(G::level_shift(LEVEL));
-        write(hw, self.regime, (entry, start, LEVEL), EMPTY, table_descriptor(table));
+        write(
+            hw,
+            self.regime,
+            (entry, start, LEVEL),
+            EMPTY,
+            table_descriptor(table),
+        );
         Some(PageEntry {
             slot: Slot::of_page(table, index(PAGE_LEVEL), address),
             raw: EMPTY,
