@@ -1,17 +1,20 @@
-//! The pool of pages for tables and nodes: two buddy heaps behind one lock.
+//! The pool of pages for tables and nodes: two buddy heaps behind one lock, each with a list of single pages in front
+//! ([`hyp_core::pool`]).
 //!
 //! What EL2 reserved at boot and what the host donated are kept apart, because only the latter can be given back.
-//! Pages of the boot are used first. The heaps keep their lists in the free pages themselves, so they only ever
+//! Pages of the boot are used first. Heaps and lists live in the free pages themselves, so they only ever
 //! hold pages that EL2 owns and has mapped; a page is zeroed when it is handed out.
 
 #![expect(unsafe_code, reason = "hands memory to an allocator and takes it back")]
 
 use crate::cache;
+use crate::hardware::Machine;
 use buddy_system_allocator::Heap;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use hyp_core::addr::{FRAME_SIZE, Frame, FrameSpan, PhysAddr};
 use hyp_core::hardware::TablePage;
+use hyp_core::pool::{Blocks, Stock};
 use spin::Mutex;
 
 /// Blocks up to 2 MiB are kept whole.
@@ -25,9 +28,9 @@ static POOL: Mutex<Pool> = Mutex::new(Pool::new());
 
 struct Pool {
     /// What the boot reserved.
-    boot: Heap<ORDERS>,
+    boot: Stock<Buddies>,
     /// What the host donated.
-    donated: Heap<ORDERS>,
+    donated: Stock<Buddies>,
     /// All that the boot reserved lies in here.
     reservation: Option<FrameSpan>,
     free: u64,
@@ -37,17 +40,46 @@ struct Pool {
 impl Pool {
     const fn new() -> Self {
         Self {
-            boot: Heap::empty(),
-            donated: Heap::empty(),
+            boot: Stock::new(Buddies(Heap::empty())),
+            donated: Stock::new(Buddies(Heap::empty())),
             reservation: None,
             free: 0,
             total: 0,
         }
     }
 
-    fn is_of_boot(&self, frame: Frame) -> bool {
-        self.reservation
-            .is_some_and(|reservation| reservation.contains(frame))
+    /// Where a frame belongs.
+    fn stock_of(&mut self, frame: Frame) -> &mut Stock<Buddies> {
+        let is_of_boot = self
+            .reservation
+            .is_some_and(|reservation| reservation.contains(frame));
+        if is_of_boot {
+            &mut self.boot
+        } else {
+            &mut self.donated
+        }
+    }
+
+    fn take_block(&mut self, frames: u64) -> Option<Frame> {
+        let boot = self.boot.blocks().take(frames);
+        boot.or_else(|| self.donated.blocks().take(frames))
+    }
+}
+
+/// A heap of blocks.
+struct Buddies(Heap<ORDERS>);
+
+impl Blocks for Buddies {
+    fn take(&mut self, frames: u64) -> Option<Frame> {
+        self.0.alloc(layout(frames)).ok().map(frame_of)
+    }
+
+    fn give(&mut self, first: Frame, frames: u64) {
+        let address: *mut u8 = ptr::with_exposed_provenance_mut(first.address().value() as usize);
+        if let Some(address) = NonNull::new(address) {
+            // SAFETY: what is given here was taken from this heap, with this layout: `stock_of` finds the heap.
+            unsafe { self.0.dealloc(address, layout(frames)) };
+        }
     }
 }
 
@@ -77,77 +109,89 @@ pub(crate) unsafe fn add(frames: FrameSpan) {
     let mut pool = POOL.lock();
     pool.free += frames.frames();
     pool.total += frames.frames();
-    let heap = if pool.is_of_boot(frames.start()) {
-        &mut pool.boot
-    } else {
-        &mut pool.donated
-    };
+    let Buddies(heap) = pool.stock_of(frames.start()).blocks();
     // SAFETY: the caller vouches that the memory is ours and unused. It stays so until `take` removes it.
     unsafe { heap.add_to_heap(start, start + frames.bytes() as usize) };
 }
 
-/// A zeroed page, or `None` if there is none.
+/// A zeroed page, or `None` if there is none. Takes the same time however many are free.
 pub(crate) fn allocate() -> Option<TablePage> {
-    allocate_block(1)
+    let mut pool = POOL.lock();
+    let page = pool
+        .boot
+        .take_page(&Machine)
+        .or_else(|| pool.donated.take_page(&Machine))?;
+    pool.free -= 1;
+    drop(pool);
+    zero(page.frame(), 1);
+    Some(page)
 }
 
 /// `frames` zeroed pages side by side, a power of two up to [`MAX_TAKEN`], aligned to their whole size; `None` if there
 /// are none. Named by the first.
 pub(crate) fn allocate_block(frames: u64) -> Option<TablePage> {
+    if frames == 1 {
+        return allocate();
+    }
     let mut pool = POOL.lock();
-    let block = pool
-        .boot
-        .alloc(layout(frames))
-        .or_else(|()| pool.donated.alloc(layout(frames)))
-        .ok()?;
+    let first = pool.take_block(frames).or_else(|| {
+        let joined = [pool.boot.join(&Machine), pool.donated.join(&Machine)];
+        if joined.contains(&true) {
+            pool.take_block(frames)
+        } else {
+            None
+        }
+    })?;
     pool.free -= frames;
     drop(pool);
-    let frame = frame_of(block);
-    let start = frame.address().value();
+    zero(first, frames);
+    Some(TablePage::new(first))
+}
+
+/// Zeroes what was just taken.
+fn zero(first: Frame, frames: u64) {
+    let start = first.address().value();
     // SAFETY: the pages came from the pool, so they are mapped and nobody else has them.
     unsafe { cache::zero(start, start + frames * FRAME_SIZE) }
         .expect("EL2's own memory answered with an abort");
-    Some(TablePage::new(frame))
 }
 
-/// Takes a page back.
+/// Takes a page back. Takes the same time however many are free.
 pub(crate) fn free(page: TablePage) {
-    free_block(page, 1);
+    let mut pool = POOL.lock();
+    pool.free += 1;
+    pool.stock_of(page.frame()).give_page(&Machine, page);
 }
 
 /// Takes back what [`allocate_block`] gave.
 pub(crate) fn free_block(page: TablePage, frames: u64) {
-    let address: *mut u8 = ptr::with_exposed_provenance_mut(page.frame().address().value() as usize);
-    let Some(address) = NonNull::new(address) else {
-        return;
-    };
+    if frames == 1 {
+        return free(page);
+    }
     let mut pool = POOL.lock();
     pool.free += frames;
-    let heap = if pool.is_of_boot(page.frame()) {
-        &mut pool.boot
-    } else {
-        &mut pool.donated
-    };
-    // SAFETY: a `TablePage` in no table came from `allocate_block`, with this layout, out of the heap that its address
-    // belongs to.
-    unsafe { heap.dealloc(address, layout(frames)) };
+    pool.stock_of(page.frame()).blocks().give(page.frame(), frames);
 }
 
 /// Takes at most `limit` donated frames out of the pool for good, in one naturally aligned block.
 pub(crate) fn take(limit: u64) -> Option<FrameSpan> {
     let mut frames = MAX_TAKEN.min(1 << limit.checked_ilog2()?.min(63));
     let mut pool = POOL.lock();
-    loop {
-        if let Ok(block) = pool.donated.alloc(layout(frames)) {
-            pool.free -= frames;
-            pool.total -= frames;
-            return FrameSpan::new(frame_of(block), frames);
+    let first = loop {
+        let first = if frames == 1 {
+            pool.donated.take_page(&Machine).map(TablePage::frame)
+        } else {
+            pool.donated.blocks().take(frames)
+        };
+        match first {
+            Some(first) => break first,
+            None if frames == 1 => return None,
+            None => frames /= 2,
         }
-        if frames == 1 {
-            return None;
-        }
-        frames /= 2;
-    }
+    };
+    pool.free -= frames;
+    pool.total -= frames;
+    FrameSpan::new(first, frames)
 }
 
 /// How many pages are free, and how many there are.
@@ -162,12 +206,9 @@ pub(crate) fn allocate_for_good(bytes: u64) -> Option<PhysAddr> {
     let size = (frames * FRAME_SIZE) as usize;
     let layout = Layout::from_size_align(size, size).ok()?;
     let mut pool = POOL.lock();
-    let block = pool.boot.alloc(layout).ok()?;
+    let block = pool.boot.blocks().0.alloc(layout).ok()?;
     pool.free -= frames;
     drop(pool);
-    let start = frame_of(block).address();
-    // SAFETY: as in `allocate`.
-    unsafe { cache::zero(start.value(), start.value() + frames * FRAME_SIZE) }
-        .expect("EL2's own memory answered with an abort");
-    Some(start)
+    zero(frame_of(block), frames);
+    Some(frame_of(block).address())
 }

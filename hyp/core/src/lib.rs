@@ -8,6 +8,7 @@
 //! - [`hardware`]: what the core asks of the machine, and the events that it reports.
 //! - [`map`]: the ownership map, one entry a region, one node of entries where frames differ.
 //! - [`pgtable`]: the table engine for stage-2 and for EL2's own stage-1.
+//! - [`pool`]: free pages, quickly taken and given.
 //! - [`ownership`]: the transitions, checked first and then committed.
 //! - [`vm`]: VMs and vCPUs.
 //! - [`hypercall`]: what the host may ask.
@@ -30,6 +31,7 @@ pub mod machine;
 pub mod map;
 pub mod ownership;
 pub mod pgtable;
+pub mod pool;
 pub mod psci;
 pub mod state;
 pub mod sync;

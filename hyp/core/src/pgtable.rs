@@ -37,6 +37,7 @@ pub use hyp_stage1::{HypAccess, HypAttributes, HypMemory, HypStage1, MAIR};
 pub use obligation::Obligation;
 pub use page::PageEntry;
 pub use plan::{Permit, Plan};
+pub(crate) use reserve::PageList;
 pub use reserve::Reserve;
 pub use span::IpaSpan;
 pub use stage2::{Execute, Shareability, Stage2, Stage2Access, Stage2Attributes, Stage2Memory, Xnx};

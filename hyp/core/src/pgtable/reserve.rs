@@ -14,7 +14,7 @@ use core::mem;
 
 /// A list of pages, each linked through its first entry.
 #[derive(Debug, Default)]
-pub(super) struct PageList {
+pub(crate) struct PageList {
     first: Option<TablePage>,
     last: Option<TablePage>,
     pages: u64,
@@ -22,7 +22,7 @@ pub(super) struct PageList {
 
 impl PageList {
     /// No pages.
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             first: None,
             last: None,
@@ -30,12 +30,14 @@ impl PageList {
         }
     }
 
-    pub(super) const fn len(&self) -> u64 {
+    /// How many.
+    pub(crate) const fn len(&self) -> u64 {
         self.pages
     }
 
     /// Puts `page` in front.
-    pub(super) fn push<H: Hardware>(&mut self, hw: &H, page: TablePage) {
+    #[inline]
+    pub(crate) fn push<H: Hardware>(&mut self, hw: &H, page: TablePage) {
         set_link(hw, page, self.first);
         self.first = Some(page);
         if self.last.is_none() {
@@ -45,7 +47,8 @@ impl PageList {
     }
 
     /// Takes the page in front; its first entry is zero again.
-    pub(super) fn pop<H: Hardware>(&mut self, hw: &H) -> Option<TablePage> {
+    #[inline]
+    pub(crate) fn pop<H: Hardware>(&mut self, hw: &H) -> Option<TablePage> {
         let page = self.first?;
         self.first = linked_page(hw.table(page)[0].load(Ordering::Relaxed));
         if self.first.is_none() {
