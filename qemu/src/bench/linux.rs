@@ -114,8 +114,7 @@ pub fn anchor(benchmark: &str, cpu: &str) -> Option<Anchor> {
         "guest_entry" => Anchor::at_el2(ENTRY, "run: host to guest"),
         "guest_exit" => Anchor::at_el2(EXIT, "run: guest to host"),
         "vm_create" => Anchor::at_el2(9_012 + 9_687, "init_vm, init_vcpu"),
-        "vm_start_teardown" => Anchor::at_el2(150, "start teardown"),
-        "vm_finish_teardown" => Anchor::at_el2(37_242, "finalize teardown"),
+        "vm_destroy" => Anchor::at_el2(150 + 37_242, "start and finalize teardown"),
         "refused_load" | "refused_store" | "refused_fetch" => {
             Anchor::at_el2(802, "host stage-2 abort, refused").on(cpu)
         }

@@ -92,7 +92,7 @@ impl Operation {
 }
 
 /// Titles of the benchmarks, in the order of the report.
-const TITLES: [(&str, &str); 42] = [
+const TITLES: [(&str, &str); 41] = [
     ("empty_call", "empty hypercall"),
     ("firmware_call", "SMC forwarded to the firmware"),
     ("share_page", "share 4 KiB"),
@@ -139,12 +139,11 @@ const TITLES: [(&str, &str); 42] = [
     ("guest_entry", "entry: host to guest"),
     ("guest_exit", "exit: guest to host"),
     ("vm_create", "create a VM and its vCPU"),
-    ("vm_start_teardown", "begin the end of a VM"),
-    ("vm_finish_teardown", "end a VM"),
+    ("vm_destroy", "destroy a VM, both calls"),
 ];
 
 /// Benchmarks whose bracket at EL1 holds more than the operation.
-const EL2_ONLY: [&str; 5] = [
+const EL2_ONLY: [&str; 6] = [
     // The host's own handler.
     "refused_load",
     "refused_store",
@@ -152,6 +151,8 @@ const EL2_ONLY: [&str; 5] = [
     // The other half.
     "guest_entry",
     "guest_exit",
+    // Taking the frames back, between the two calls.
+    "vm_destroy",
 ];
 
 /// How many bytes a benchmark scrubs.

@@ -29,7 +29,7 @@ pub fn render(report: &Report) -> String {
         section(
             &mut text,
             &format!(
-                "What scrubbing takes of giving back, on {cpu}, beside its floor (one instruction a line)"
+                "What scrubbing takes of each operation that scrubs, on {cpu}, beside its floor (one instruction a line)"
             ),
             scrubbing(&rows),
         );

@@ -89,8 +89,7 @@ const BENCHES: &[Bench] = benches! {
     38 guest_entry = guests::calls::entry;
     39 guest_exit = guests::calls::exit;
     40 vm_create = guests::life::create;
-    41 vm_start_teardown = guests::life::start_teardown;
-    42 vm_finish_teardown = guests::life::finish_teardown;
+    41 vm_destroy = guests::life::destroy;
 };
 
 /// How a run of benchmarks went.

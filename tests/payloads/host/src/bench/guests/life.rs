@@ -2,7 +2,7 @@
 
 use super::Guest;
 use super::program::Program;
-use crate::bench::bracket::{Figure, Mark, sample};
+use crate::bench::bracket::{Figure, Mark, NO_MARK, sample};
 use crate::bench::calls::SOME;
 use crate::cases::support::fill_pool;
 use crate::guest::Plan;
@@ -10,8 +10,8 @@ use crate::guest::calls::{call, reclaim};
 use crate::guest::run_page::RunPage;
 use crate::guest::vcpu::Answer;
 use crate::hypercall::Hvc;
-use crate::registry::{Outcome, ensure_eq, succeed};
-use core::cell::RefCell;
+use crate::registry::{Outcome, ensure_eq, fail, succeed};
+use core::cell::{Cell, RefCell};
 use core::hint::black_box;
 use host_shim::Hypercall;
 use hyp_abi::{Status, VmCall};
@@ -50,52 +50,41 @@ pub(in crate::bench) fn create(mark: Mark) -> Result<Figure, Outcome> {
     Ok(figure)
 }
 
-/// The first half of an end: the VM has frames left.
-pub(in crate::bench) fn start_teardown(mark: Mark) -> Result<Figure, Outcome> {
-    destroy(mark, |_| Ok(()), Status::FramesLeft)
-}
-
-/// The second half: a guest that has run, with tables and a reserve, whose frames are all back.
-pub(in crate::bench) fn finish_teardown(mark: Mark) -> Result<Figure, Outcome> {
-    let take_frames = |guest: &Guest| {
-        guest.kill()?;
-        reclaim(guest.vm.handle(), guest.vm.plan.declared())
-    };
-    destroy(mark, take_frames, Status::Success)
-}
-
-fn destroy(
-    mark: Mark,
-    mut prepare: impl FnMut(&Guest) -> Result<(), Outcome>,
-    expected: Status,
-) -> Result<Figure, Outcome> {
+/// Ends a guest that has run, with tables and a reserve: one call says that it dies, and another that it is gone, when all
+/// of its frames are back. Taking them back between the two is not marked.
+pub(in crate::bench) fn destroy(mark: Mark) -> Result<Figure, Outcome> {
     let current = RefCell::new(None);
+    let runs = Cell::new(0);
     let before = || {
         let guest = Guest::launch(Program::Wait, 0, mark, 1)?;
         guest.run(Answer::None)?;
-        prepare(&guest)?;
         *current.borrow_mut() = Some(guest);
+        runs.set(runs.get() + 1);
         Ok(())
     };
-    let registers = || {
-        let vm = current
-            .borrow()
-            .as_ref()
-            .map_or(0, |guest: &Guest| guest.vm.handle());
-        VmCall::Destroy { vm }.encode()
+    let both = || {
+        let current = current.borrow();
+        let Some(guest) = current.as_ref() else {
+            fail!("no guest was launched")
+        };
+        let destroy = VmCall::Destroy {
+            vm: guest.vm.handle(),
+        }
+        .encode();
+        let begun = Hvc.call(destroy);
+        (NO_MARK.set)();
+        reclaim(guest.vm.handle(), guest.vm.plan.declared())?;
+        if runs.get() == SOME {
+            (mark.set)();
+        }
+        Ok([begun, Hvc.call(destroy)].map(|[status, ..]| status))
     };
-    sample(
-        SOME,
-        mark,
-        before,
-        || Hvc.call(registers()),
-        |[status, ..]| {
-            ensure_eq!(status, expected.to_register(), "status of the call");
-            match (current.borrow_mut().take(), expected) {
-                (Some(guest), Status::Success) => guest.forget(),
-                (Some(guest), _) => guest.bury(),
-                (None, _) => Ok(()),
-            }
-        },
-    )
+    sample(SOME, mark, before, both, |result| {
+        let expected = [Status::FramesLeft, Status::Success].map(Status::to_register);
+        ensure_eq!(result?, expected, "status of both calls");
+        match current.borrow_mut().take() {
+            Some(guest) => guest.forget(),
+            None => Ok(()),
+        }
+    })
 }
