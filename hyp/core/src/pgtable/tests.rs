@@ -7,6 +7,7 @@ mod guest;
 mod model;
 mod oracle;
 mod order;
+mod page;
 mod races;
 mod random;
 mod shape;
