@@ -35,7 +35,7 @@ use crate::pgtable::{Format, Table};
 use crate::sync::{AtomicU64, Lock, Ordering};
 use crate::trap::id::IdRegisters;
 use crate::trap::inject::{Entry, Source};
-use crate::vm::{GuestRegime, Trap, VcpuContext};
+use crate::vm::{GuestRegime, Trap, TrapKind, VcpuContext};
 use contents::Memory;
 use core::fmt::Debug;
 use core::mem;
@@ -60,6 +60,8 @@ pub enum Step {
     Scrub(FrameSpan),
     /// Frames were cleaned.
     Clean(FrameSpan),
+    /// The contents of a frame were read.
+    ReadFrame(Frame),
     /// Instruction caches were emptied.
     InvalidateCode,
     /// A word of a frame was read that the host may write at any time.
@@ -68,6 +70,14 @@ pub enum Step {
     Allocate(TablePage),
     /// A page came back to the pool from a table.
     Free(TablePage),
+    /// The host's state left the CPU, and a vCPU's came.
+    LoadGuest(GuestRegime),
+    /// The loaded vCPU ran until it trapped.
+    RunGuest(TrapKind),
+    /// An address of the loaded guest was translated.
+    TranslateGuest,
+    /// The vCPU's state left the CPU, and the host's came back.
+    PutGuest,
 }
 
 /// The double. See the module's documentation.
@@ -359,6 +369,7 @@ impl<G: Geometry> Hardware for Machine<G> {
     fn read_frame(&self, frame: Frame, sink: &mut dyn FnMut(&[u8])) -> Result<(), ExternalAbort> {
         self.speculate();
         held(&self.tlb).assert_unreachable(FrameSpan::single(frame));
+        self.log(Step::ReadFrame(frame));
         let contents = held(&self.memory).read(frame)?;
         sink(std::format!("{contents:?}").as_bytes());
         Ok(())
@@ -378,18 +389,24 @@ impl<G: Geometry> Hardware for Machine<G> {
     }
 
     fn load_guest(&self, guest: &GuestRegime, vcpu: &mut VcpuContext) -> Result<(), StreamingMode> {
-        self.guest_load(guest, vcpu)
+        self.guest_load(guest, vcpu)?;
+        self.log(Step::LoadGuest(*guest));
+        Ok(())
     }
 
     fn run_guest(&self, vcpu: &mut VcpuContext) -> Trap {
-        self.guest_run(vcpu)
+        let trap = self.guest_run(vcpu);
+        self.log(Step::RunGuest(trap.kind));
+        trap
     }
 
     fn put_guest(&self, guest: &GuestRegime, vcpu: &mut VcpuContext) {
         self.guest_put(guest, vcpu);
+        self.log(Step::PutGuest);
     }
 
     fn translate_guest(&self, far: u64) -> Option<Ipa> {
+        self.log(Step::TranslateGuest);
         self.guest_translate(far)
     }
 
