@@ -7,12 +7,14 @@
 //!
 //! - [`code`]: the image's instructions and where in the source they come from; what may be where ([`rules`]).
 //! - [`session`]: a machine, traced and judged.
+//! - [`operations`]: what the payload plays.
 //! - [`boot`]: how each CPU comes in, and what holds at any time.
 
 pub mod acts;
 pub mod boot;
 pub mod code;
 pub mod expect;
+pub mod operations;
 pub mod refine;
 pub mod replay;
 pub mod rules;

@@ -116,8 +116,9 @@ fn is_ruling(operation: &Operation) -> bool {
     }
 }
 
-/// Checks, over all that a CPU did, that every invalidation comes after the stores that it is about, and is complete
-/// before another table entry is stored, a lock is given back, or the host goes on.
+/// Checks, over all that a CPU did, that every invalidation of translations comes after the stores that it is about, and
+/// that every one, of instructions too, is complete before another table entry is stored, a lock is given back, or host or
+/// guest go on.
 ///
 /// # Errors
 /// The first that is not.
@@ -135,7 +136,7 @@ pub fn invalidations_are_complete(told: &[Told]) -> Result<(), String> {
         match &step.token {
             Token::Descriptor(_) | Token::Window(_) | Token::Region(_) => {
                 if let Some(tlbi) = pending {
-                    return late("nobody waited for the TLBI at", tlbi);
+                    return late("nobody waited for the invalidation at", tlbi);
                 }
                 if !matches!(step.token, Token::Region(_)) {
                     unseen = Some(step);
@@ -146,8 +147,9 @@ pub fn invalidations_are_complete(told: &[Told]) -> Result<(), String> {
                     if let Some(store) = unseen {
                         return late("no barrier since the store at", store);
                     }
-                    pending = Some(step);
+                    pending = Some(wider(pending, step));
                 }
+                Kind::Ic => pending = Some(wider(pending, step)),
                 Kind::Dsb => {
                     unseen = None;
                     if let Some(tlbi) = pending.filter(|tlbi| completes(&operation.name, tlbi)) {
@@ -158,10 +160,7 @@ pub fn invalidations_are_complete(told: &[Told]) -> Result<(), String> {
                 Kind::Isb => unsynchronized = None,
                 Kind::Eret => {
                     if let Some(tlbi) = pending.or(unsynchronized) {
-                        return late("no DSB and ISB since the TLBI at", tlbi);
-                    }
-                    if let Some(store) = unseen {
-                        return late("no barrier since the store at", store);
+                        return late("no DSB and ISB since the invalidation at", tlbi);
                     }
                 }
                 _ => {}
@@ -173,37 +172,44 @@ pub fn invalidations_are_complete(told: &[Told]) -> Result<(), String> {
 }
 
 /// Whether a DSB of this domain waits for the invalidation on all CPUs that it is for.
-fn completes(domain: &str, tlbi: &Told) -> bool {
-    match &tlbi.token {
-        Token::Operation(operation) if operation.name.ends_with("is") => {
-            matches!(domain, "ish" | "osh" | "sy")
-        }
-        _ => matches!(domain, "nsh" | "ish" | "osh" | "sy"),
-    }
+fn completes(domain: &str, invalidation: &Told) -> bool {
+    matches!(domain, "ish" | "osh" | "sy") || domain == "nsh" && !is_broadcast(invalidation)
 }
 
-/// Checks that a CPU loads the host's table once, at the door, and synchronizes.
+fn is_broadcast(invalidation: &Told) -> bool {
+    matches!(&invalidation.token, Token::Operation(operation) if operation.name.ends_with("is"))
+}
+
+/// Of two invalidations that nobody has waited for, the one that a DSB has more to do for.
+fn wider<'a>(pending: Option<&'a Told>, new: &'a Told) -> &'a Told {
+    pending.filter(|pending| is_broadcast(pending)).unwrap_or(new)
+}
+
+/// Checks that a CPU loads the host's table once before it enters the host, and that each write of VTTBR_EL2 is at the
+/// door, and synchronized.
 ///
 /// # Errors
 /// What it did otherwise.
 pub fn vttbr(told: &[Told], code: &Code) -> Result<(), String> {
-    let writes: Vec<usize> = told
+    let is_write = |step: &Told| step.is_named(Kind::Msr, "vttbr_el2");
+    let entry = told
         .iter()
-        .enumerate()
-        .filter(|(_, step)| step.is_named(Kind::Msr, "vttbr_el2"))
-        .map(|(index, _)| index)
-        .collect();
-    let [write] = writes[..] else {
-        return Err(format!("{} writes of VTTBR_EL2", writes.len()));
-    };
-    let place = code.own_place(told[write].pc);
-    if place.file != "hyp/src/vttbr.rs" {
-        return Err(format!("written by {place}"));
+        .position(|step| step.is(Kind::Eret))
+        .unwrap_or(told.len());
+    let before = told[..entry].iter().filter(|step| is_write(step)).count();
+    if before != 1 {
+        return Err(format!("{before} writes of VTTBR_EL2 before the host"));
     }
-    match told.get(write + 1) {
-        Some(next) if next.is(Kind::Isb) => Ok(()),
-        _ => Err("no ISB after the write".to_owned()),
+    for (write, next) in told.iter().zip(&told[1..]).filter(|(step, _)| is_write(step)) {
+        let place = code.own_place(write.pc);
+        if place.file != "hyp/src/vttbr.rs" {
+            return Err(format!("written by {place}"));
+        }
+        if !next.is(Kind::Isb) {
+            return Err(format!("no ISB after the write at {:#x}", write.pc));
+        }
     }
+    Ok(())
 }
 
 /// Checks that what each of `cpus` CPUs reads with its caches off, a page of its own, was cleaned to the point of

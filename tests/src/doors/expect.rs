@@ -1,9 +1,16 @@
 //! From the steps that the core took to what the doors must do for them on a CPU.
 
+mod invalidation;
+
+pub use invalidation::Invalidation;
+
+use super::acts::{Act, Deed};
 use hyp_core::addr::FrameSpan;
 use hyp_core::double::Step;
 use hyp_core::geometry::{Arm4K, Geometry as _};
-use hyp_core::hardware::{Event, Extent, LockName, Regime};
+use hyp_core::hardware::{Event, LockName, Regime};
+use hyp_core::vm::{GuestRegime, TrapKind};
+use std::collections::BTreeMap;
 
 /// What decides how the doors do their work.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +24,9 @@ pub struct Model {
     /// Every broadcast invalidation is done twice: Cortex-A76 errata 1286807 and 4193800, and their
     /// like.
     pub repeats_tlbi: bool,
+    /// A walk for a speculative AT may use the VMID in force with another's EL1 state: Cortex-A72 erratum 1319367 and its
+    /// like.
+    pub speculates_at: bool,
     /// Bytes of a data cache line; the payload says it.
     pub cache_line: u64,
     /// Bytes that DC ZVA zeroes; the payload says it.
@@ -51,98 +61,87 @@ pub enum Expected {
     },
     /// Translations are invalidated.
     Invalidate(Invalidation),
-    /// So many frames, shown by the window, are zeroed if `zero`, and cleaned to the point of coherency.
-    Clean {
+    /// So many frames are shown by the window, for as long as something is done with them.
+    Show {
         /// How many.
         frames: u64,
-        /// Whether they are zeroed first.
-        zero: bool,
+        /// What is done.
+        work: Work,
     },
+    /// Instruction caches of all CPUs are emptied.
+    InvalidateCode,
     /// A page of the pool is zeroed.
     ZeroPage,
+    /// The host's state leaves the CPU, and a vCPU's comes.
+    LoadGuest {
+        /// Whether this CPU must forget what another vCPU of the VM has left.
+        forget: bool,
+    },
+    /// The guest runs until it comes back through this vector.
+    RunGuest {
+        /// Its offset.
+        vector: u16,
+        /// Whether it comes back before that for the vector registers, and gets them.
+        vectors: bool,
+    },
+    /// An address of the guest is translated, as it would be for a read at EL1.
+    TranslateGuest,
+    /// The vCPU's state leaves the CPU, and the host's comes back.
+    PutGuest,
 }
 
-/// The instructions by which translations are invalidated.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invalidation {
-    /// Names and numbers of the instructions that name the addresses, in their order.
-    pub by_address: Vec<(&'static str, u64)>,
-    /// What else must go once those are complete: the entries that combine both stages.
-    pub then: Option<&'static str>,
-    /// How often each is done.
-    pub rounds: u64,
+/// What is done with frames that the window shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// They are zeroed, and cleaned to the point of coherency.
+    Scrub,
+    /// They are cleaned to the point of coherency.
+    Clean,
+    /// They are read.
+    Read,
 }
 
-/// More than so many addresses, one by one, are not worth it: the whole regime goes. A choice of the door's.
-const MOST_SINGLE: u64 = 128;
+/// What a CPU that plays acts holds from one to the next.
+#[derive(Clone, Debug, Default)]
+pub struct Cpu {
+    /// The VMID of the guest that is loaded.
+    loaded: Option<u16>,
+    /// By VMID, the generation of the VM and the index of the vCPU of the last guest that was loaded.
+    last: BTreeMap<u8, (u32, u8)>,
+}
 
-/// The most pages that one sequence of range invalidations takes: 32 units of the largest scale.
-const MOST_IN_RANGES: u64 = 32 << 16;
-
-impl Invalidation {
-    /// What it takes on a CPU to invalidate `extent` in `regime`.
+impl Cpu {
+    /// One that has loaded no guest.
     #[must_use]
-    pub fn of(regime: Regime, extent: Extent, model: &Model) -> Self {
-        let (whole, combined) = match regime {
-            Regime::Hyp => ("alle2is", None),
-            Regime::Host | Regime::Guest(_) => ("vmalls12e1is", Some("vmalle1is")),
-        };
-        let rounds = if model.repeats_tlbi { 2 } else { 1 };
-        let by_address = match extent {
-            Extent::Range { pages, level, .. } => by_address(regime, pages, level, model),
-            Extent::All => None,
-        };
-        match by_address {
-            Some(by_address) => Self {
-                by_address,
-                then: combined,
-                rounds,
-            },
-            None => Self {
-                by_address: vec![(whole, 1)],
-                then: None,
-                rounds,
-            },
+    pub const fn new() -> Self {
+        Self {
+            loaded: None,
+            last: BTreeMap::new(),
+        }
+    }
+
+    /// Notes that a guest is loaded, and says whether another may have left something under its VMID.
+    fn load(&mut self, guest: &GuestRegime) -> bool {
+        let now = (guest.generation, guest.vcpu);
+        self.loaded = Some(guest.slot.into());
+        // Of a VMID that it has never seen, a CPU does not know that it has seen none.
+        self.last.insert(guest.slot, now) != Some(now)
+    }
+
+    /// Whether another VMID than that of `regime` is in force.
+    fn is_elsewhere(&self, regime: Regime) -> bool {
+        match regime {
+            Regime::Hyp => false,
+            Regime::Host => self.loaded.is_some(),
+            Regime::Guest(vmid) => self.loaded != Some(vmid),
         }
     }
 }
 
-/// The instructions that name addresses (Arm ARM DDI 0487, D8.16.3), or `None` if there would be too many.
-fn by_address(
-    regime: Regime,
-    pages: u64,
-    level: Option<u8>,
-    model: &Model,
-) -> Option<Vec<(&'static str, u64)>> {
-    // If only leaves changed, the walk caches may keep the tables above.
-    let (one, range) = match (regime, level.is_some()) {
-        (Regime::Hyp, true) => ("vale2is", "rvale2is"),
-        (Regime::Hyp, false) => ("vae2is", "rvae2is"),
-        (_, true) => ("ipas2le1is", "ripas2le1is"),
-        (_, false) => ("ipas2e1is", "ripas2e1is"),
-    };
-    let singles = pages.div_ceil(level.map_or(1, Arm4K::level_frames));
-    if singles == 1 || !model.range_tlbi {
-        return (singles <= MOST_SINGLE).then(|| vec![(one, singles)]);
-    }
-    if pages > MOST_IN_RANGES {
-        return None;
-    }
-    // A range instruction takes up to 32 units of 2^(5 * SCALE + 1) pages: one for each digit, to the base 32, of the
-    // number of pairs of pages that is not 0. What is left is an odd page.
-    let pairs = pages / 2;
-    let mut ranges = (0..3).filter(|digit| pairs >> (5 * digit) & 31 != 0).count() as u64;
-    ranges += u64::from(pairs >> 15 != 0);
-    let mut all = vec![(range, ranges)];
-    if pages % 2 == 1 {
-        all.push((one, 1));
-    }
-    Some(all)
-}
-
-/// What must be seen for the steps of an act, in this order.
+/// What must be seen for the steps of an act of `cpu`, in this order.
 #[must_use]
-pub fn expected(steps: &[Step], model: &Model) -> Vec<Expected> {
+pub fn expected(steps: &[Step], act: &Act, model: &Model, cpu: &mut Cpu) -> Vec<Expected> {
+    let mut runs = 0;
     let mut all = Vec::new();
     let mut own = false;
     let mut changed: Option<(u64, u64)> = None;
@@ -187,16 +186,38 @@ pub fn expected(steps: &[Step], model: &Model) -> Vec<Expected> {
                 own = false;
             }
             Step::Invalidate(regime, extent) => {
-                all.push(Expected::Invalidate(Invalidation::of(regime, extent, model)));
+                let elsewhere = cpu.is_elsewhere(regime);
+                let invalidation = Invalidation::of(regime, extent, model);
+                all.push(Expected::Invalidate(Invalidation {
+                    elsewhere,
+                    ..invalidation
+                }));
             }
-            Step::Scrub(frames) => all.push(clean(frames, true)),
-            Step::Clean(frames) => all.push(clean(frames, false)),
+            Step::Scrub(frames) => all.push(show(frames, Work::Scrub)),
+            Step::Clean(frames) => all.push(show(frames, Work::Clean)),
+            Step::ReadFrame(frame) => all.push(show(FrameSpan::single(frame), Work::Read)),
+            Step::InvalidateCode => all.push(Expected::InvalidateCode),
             Step::Allocate(_) => all.push(Expected::ZeroPage),
+            Step::LoadGuest(guest) => {
+                let forget = cpu.load(&guest);
+                all.push(Expected::LoadGuest { forget });
+            }
+            Step::RunGuest(kind) => {
+                let vectors = matches!(&act.deed, Deed::Run(run) if run.gets_vectors(runs));
+                all.push(Expected::RunGuest {
+                    vector: vector(kind),
+                    vectors,
+                });
+                runs += 1;
+            }
+            Step::TranslateGuest => all.push(Expected::TranslateGuest),
+            Step::PutGuest => {
+                cpu.loaded = None;
+                all.push(Expected::PutGuest);
+            }
             // The other locks are no words of the map; a page that comes back is only put on a list.
-            // No operation that is traced gives a guest anything to execute yet.
             Step::Core(Event::Locked(_) | Event::Unlocked(_) | Event::Transition { .. })
             | Step::Free(_)
-            | Step::InvalidateCode
             | Step::SharedLoad(..) => {}
         }
     }
@@ -216,67 +237,16 @@ fn node((first, count): (u64, u64)) -> Option<Expected> {
     })
 }
 
-fn clean(frames: FrameSpan, zero: bool) -> Expected {
-    Expected::Clean {
-        frames: frames.frames(),
-        zero,
-    }
+fn show(frames: FrameSpan, work: Work) -> Expected {
+    let frames = frames.frames();
+    Expected::Show { frames, work }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use hyp_core::addr::Ipa;
-
-    const PLAIN: Model = Model {
-        cpu: "plain",
-        pa_bits: 40,
-        range_tlbi: false,
-        repeats_tlbi: false,
-        cache_line: 64,
-        zero_block: 64,
-    };
-    const RANGES: Model = Model {
-        range_tlbi: true,
-        ..PLAIN
-    };
-
-    fn range(pages: u64, level: Option<u8>) -> Extent {
-        let start = Ipa::default();
-        Extent::Range { start, pages, level }
-    }
-
-    fn by_address(pages: u64, level: Option<u8>, model: &Model) -> Vec<(&'static str, u64)> {
-        Invalidation::of(Regime::Host, range(pages, level), model).by_address
-    }
-
-    #[test]
-    fn one_instruction_for_each_leaf_or_all_at_once() {
-        assert_eq!(by_address(1, Some(3), &PLAIN), [("ipas2le1is", 1)]);
-        assert_eq!(by_address(512, Some(2), &PLAIN), [("ipas2le1is", 1)]);
-        assert_eq!(by_address(128, Some(3), &PLAIN), [("ipas2le1is", 128)]);
-        assert_eq!(by_address(128, None, &PLAIN), [("ipas2e1is", 128)]);
-        assert_eq!(by_address(129, Some(3), &PLAIN), [("vmalls12e1is", 1)]);
-        let hyp = |extent| Invalidation::of(Regime::Hyp, extent, &PLAIN);
-        assert_eq!(hyp(range(16, Some(3))).by_address, [("vale2is", 16)]);
-        assert_eq!(hyp(range(512, None)).by_address, [("alle2is", 1)]);
-        assert_eq!(hyp(range(16, Some(3))).then, None);
-        assert_eq!(Invalidation::of(Regime::Host, Extent::All, &PLAIN).then, None);
-    }
-
-    #[test]
-    fn ranges_are_digits_to_the_base_of_32() {
-        assert_eq!(by_address(1, Some(3), &RANGES), [("ipas2le1is", 1)]);
-        assert_eq!(by_address(512, Some(2), &RANGES), [("ipas2le1is", 1)]);
-        assert_eq!(by_address(2, Some(3), &RANGES), [("ripas2le1is", 1)]);
-        assert_eq!(by_address(40, Some(3), &RANGES), [("ripas2le1is", 1)]);
-        assert_eq!(by_address(512, Some(3), &RANGES), [("ripas2le1is", 1)]);
-        assert_eq!(
-            by_address(63, None, &RANGES),
-            [("ripas2e1is", 1), ("ipas2e1is", 1)]
-        );
-        assert_eq!(by_address(66, None, &RANGES), [("ripas2e1is", 2)]);
-        assert_eq!(by_address(32 << 16, None, &RANGES), [("ripas2e1is", 1)]);
-        assert_eq!(by_address((32 << 16) + 1, None, &RANGES), [("vmalls12e1is", 1)]);
+/// The offset of the vector by which a guest comes back: from a lower level in AArch64 (Arm ARM DDI 0487, D1.3.1).
+const fn vector(kind: TrapKind) -> u16 {
+    match kind {
+        TrapKind::Synchronous => 0x400,
+        TrapKind::Interrupt => 0x480,
+        TrapKind::SError => 0x580,
     }
 }

@@ -1,9 +1,14 @@
 //! Whether what EL2 did is what the recorded steps stand for.
 //!
 //! Every token must be accounted for, in order; only ISB and DMB may be there without being asked for. Where the
-//! architecture asks for a barrier, a stronger one is as good.
+//! architecture asks for a barrier, a stronger one is as good. What host and guest exchange of the registers that do not
+//! rule translation is counted: its order does not matter.
+//!
+//! - [`world`]: between host and guest.
 
-use super::expect::{Expected, Invalidation, Model};
+mod world;
+
+use super::expect::{Expected, Invalidation, Model, Work};
 use super::trace::{Token, Told};
 use freehold_runner::plugin::Kind;
 use hyp_core::geometry::{Arm4K, Geometry as _};
@@ -12,7 +17,22 @@ use std::collections::BTreeMap;
 
 /// Where tables were seen: whose, of which level, for which addresses.
 #[derive(Clone, Debug, Default)]
-pub struct Tables(BTreeMap<(bool, u8, u64), u64>);
+pub struct Tables(BTreeMap<(Whose, u8, u64), u64>);
+
+/// Whose a table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Whose {
+    Hyp,
+    Host,
+    Guest(u16),
+}
+
+impl Tables {
+    /// A VM is gone, and its tables with it: the next one of its slot has others.
+    pub fn forget_guests(&mut self) {
+        self.0.retain(|(whose, ..), _| !matches!(whose, Whose::Guest(_)));
+    }
+}
 
 /// What barriers there are that do what one is wanted for.
 const STORES_ARE_SEEN: &[&str] = &["ishst", "ish", "oshst", "osh", "st", "sy"];
@@ -42,6 +62,8 @@ pub fn refines(
         used: 0,
         model,
         tables: tables.clone(),
+        exchanged: Vec::new(),
+        switched: false,
     };
     let judged = reader.visit(expected);
     // Level-3 tables come and go; those above stay.
@@ -57,6 +79,10 @@ struct Reader<'a> {
     used: u64,
     model: &'a Model,
     tables: Tables,
+    /// Registers that do not rule translation and that were written since EL2 was last entered or left.
+    exchanged: Vec<&'a str>,
+    /// Whether host and guest changed places since.
+    switched: bool,
 }
 
 type Judged = Result<(), String>;
@@ -71,7 +97,7 @@ impl<'a> Reader<'a> {
             self.item(item)
                 .map_err(|error| format!("for {item:x?}: {error}"))?;
         }
-        self.operation(Kind::Eret, &[""])?;
+        self.leave()?;
         match self.peek() {
             None => Ok(()),
             Some(_) => Err(self.instead("the end")),
@@ -102,8 +128,22 @@ impl<'a> Reader<'a> {
                 if *own { self.isb() } else { Ok(()) }
             }
             Expected::Invalidate(invalidation) => self.invalidation(invalidation),
-            Expected::Clean { frames, zero } => self.clean(*frames, *zero),
+            Expected::Show { frames, work } => self.show(*frames, *work),
+            Expected::InvalidateCode => self.invalidate_code(),
             Expected::ZeroPage => self.repeated(Kind::Dc, "zva", ENTRIES * ENTRY / self.model.zero_block),
+            Expected::LoadGuest { forget } => self.load_guest(*forget),
+            Expected::RunGuest { vector, vectors } => {
+                if *vectors {
+                    self.give_vectors()?;
+                }
+                self.run_guest(*vector)
+            }
+            // What it found is read from a register, so it must have been done.
+            Expected::TranslateGuest => {
+                self.operation(Kind::At, &["s1e1r"])?;
+                self.isb()
+            }
+            Expected::PutGuest => self.put_guest(),
         }
     }
 
@@ -118,11 +158,12 @@ impl<'a> Reader<'a> {
             }
             _ => false,
         })?;
-        let whose = (
-            regime == Regime::Hyp,
-            level,
-            address >> (shift + Arm4K::BITS_PER_LEVEL),
-        );
+        let whose = match regime {
+            Regime::Hyp => Whose::Hyp,
+            Regime::Host => Whose::Host,
+            Regime::Guest(vmid) => Whose::Guest(vmid),
+        };
+        let whose = (whose, level, address >> (shift + Arm4K::BITS_PER_LEVEL));
         let page = to & !PAGE_MASK;
         let known = *self.tables.0.entry(whose).or_insert(page);
         if known == page {
@@ -160,6 +201,9 @@ impl<'a> Reader<'a> {
 
     fn invalidation(&mut self, invalidation: &Invalidation) -> Judged {
         self.barrier(STORES_ARE_SEEN)?;
+        if invalidation.elsewhere {
+            self.take_vmid()?;
+        }
         for _ in 0..invalidation.rounds {
             for (name, times) in &invalidation.by_address {
                 self.repeated(Kind::Tlbi, name, *times)?;
@@ -172,19 +216,31 @@ impl<'a> Reader<'a> {
                 self.barrier(ALL_IS_COMPLETE)?;
             }
         }
+        if invalidation.elsewhere {
+            self.return_vmid()
+        } else {
+            self.isb()
+        }
+    }
+
+    fn invalidate_code(&mut self) -> Judged {
+        self.operation(Kind::Ic, &["ialluis"])?;
+        self.barrier(ALL_IS_COMPLETE)?;
         self.isb()
     }
 
-    fn clean(&mut self, frames: u64, zero: bool) -> Judged {
+    fn show(&mut self, frames: u64, work: Work) -> Judged {
         let bytes = frames * ENTRIES * ENTRY;
         self.window(frames)?;
         self.barrier(STORES_ARE_SEEN)?;
         self.isb()?;
-        if zero {
+        if work == Work::Scrub {
             self.repeated(Kind::Dc, "zva", bytes / self.model.zero_block)?;
         }
-        self.repeated(Kind::Dc, "civac", bytes / self.model.cache_line)?;
-        self.barrier(ALL_IS_COMPLETE)?;
+        if work != Work::Read {
+            self.repeated(Kind::Dc, "civac", bytes / self.model.cache_line)?;
+            self.barrier(ALL_IS_COMPLETE)?;
+        }
         self.window(frames)?;
         let start = hyp_core::addr::Ipa::default();
         let extent = hyp_core::hardware::Extent::Range {
@@ -267,7 +323,12 @@ impl<'a> Reader<'a> {
 
     /// The next token that matters.
     fn peek(&mut self) -> Option<&'a Told> {
-        while self.told.get(self.at).is_some_and(Told::is_free) {
+        while let Some(told) = self.told.get(self.at).filter(|told| told.is_free()) {
+            if let Token::Operation(operation) = &told.token
+                && operation.kind == Kind::Msr
+            {
+                self.exchanged.push(&operation.name);
+            }
             self.at += 1;
         }
         self.told.get(self.at)

@@ -2,9 +2,14 @@
 //!
 //! The double gets the RAM, the table shapes and the devices of the machine, as its device tree has them, and a pool
 //! where the machine's is; then the same call makes the same core take the same steps.
+//!
+//! - [`guest`]: guests that do what the machine's did.
 
-use super::acts::{Act, Deed};
+mod guest;
+
+use super::acts::{Act, Answer, Arguments, Deed};
 use anyhow::{Context as _, Result, anyhow, ensure};
+use hyp_abi::vm::MAX_VMS;
 use hyp_core::addr::{Frame, FrameSpan, Ipa, PhysAddr};
 use hyp_core::double::{Machine, Step};
 use hyp_core::geometry::{Arm4K, Geometry as _};
@@ -18,6 +23,7 @@ use hyp_core::pgtable::{
 };
 use hyp_core::state::HypUse;
 use hyp_core::sync::AtomicU64;
+use hyp_core::vm::VmSlot;
 
 /// The lower half of a machine in this process.
 #[derive(Debug)]
@@ -47,7 +53,9 @@ impl Replay {
             .map_err(|error| anyhow!("{error:?}"))?;
         let host = host_table(&double, &machine, pa_bits)?;
         let hyp = hyp_table(&double, reservation)?;
-        let system = Ownership::new(double, map, host, hyp, devices(&machine)?, &[]);
+        let slots: Vec<VmSlot<Machine<Arm4K>>> = (0..MAX_VMS).map(|_| VmSlot::new()).collect();
+        let slots = Box::leak(slots.into_boxed_slice());
+        let system = Ownership::new(double, map, host, hyp, devices(&machine)?, slots);
         system
             .claim_at_boot(reservation, Entry::hyp(HypUse::Boot))
             .map_err(|refusal| anyhow!("{refusal:?}"))?;
@@ -66,18 +74,10 @@ impl Replay {
     pub fn play(&self, act: &Act) -> Result<Vec<Step>> {
         let double = self.system.hardware();
         double.record(true);
-        match act.deed {
-            Deed::Call([x0, x1, x2], expected) => {
-                let answer = host_call(&self.system, [x0, x1, x2, 0, 0, 0, 0]);
-                let [v1, v2, _] = answer.values;
-                let answer = [answer.status.to_register(), v1, v2];
-                ensure!(
-                    answer == expected,
-                    "{}: the machine answered {expected:x?}, and hyp-core answers {answer:x?}",
-                    act.name,
-                );
-            }
-            Deed::Load(address, was_let_through) => {
+        match &act.deed {
+            Deed::Call(arguments, answer) => self.call(*arguments, *answer).context(act.name.clone())?,
+            Deed::Run(run) => self.run(run).context(act.name.clone())?,
+            &Deed::Load(address, was_let_through) => {
                 let verdict = self.touch(address)?;
                 ensure!(
                     was_let_through == (verdict == AbortVerdict::Retry),
@@ -87,6 +87,17 @@ impl Replay {
             }
         }
         Ok(double.take_log())
+    }
+
+    fn call(&self, arguments: Arguments, expected: Answer) -> Result<()> {
+        let answer = host_call(&self.system, arguments);
+        let [v1, v2, v3] = answer.values;
+        let answer = [answer.status.to_register(), v1, v2, v3];
+        ensure!(
+            answer == expected,
+            "the machine answered {expected:x?}, and hyp-core answers {answer:x?}"
+        );
+        Ok(())
     }
 
     fn touch(&self, address: u64) -> Result<AbortVerdict> {

@@ -9,6 +9,10 @@ use std::ops::Range;
 /// Bytes of the ownership array on a machine of 1 GiB. It is the first thing after the image.
 const ARRAY: u64 = 4096;
 
+/// Registers that host and guest exchange and that do not rule translation, in the order of their names: what is
+/// trapped, EL2's vectors, and what the guest takes for its CPU.
+pub const EXCHANGED: [&str; 4] = ["cptr_el2", "mdcr_el2", "vbar_el2", "vmpidr_el2"];
+
 /// A step of a CPU that matters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Token {
@@ -66,10 +70,16 @@ impl Told {
         matches!(&self.token, Token::Operation(operation) if operation.kind == kind && operation.name == name)
     }
 
-    /// Whether it only orders instructions or accesses of this CPU among themselves, and is free to be there.
+    /// Whether its place is free: it only orders instructions or accesses of this CPU among themselves, or writes a
+    /// register that host and guest exchange and that does not rule translation.
     #[must_use]
     pub fn is_free(&self) -> bool {
-        self.is(Kind::Isb) || self.is(Kind::Dmb)
+        let is_exchanged = |operation: &Operation| {
+            operation.kind == Kind::Msr && EXCHANGED.contains(&operation.name.as_ref())
+        };
+        self.is(Kind::Isb)
+            || self.is(Kind::Dmb)
+            || matches!(&self.token, Token::Operation(operation) if is_exchanged(operation))
     }
 }
 

@@ -10,6 +10,7 @@ const MODEL: Model = Model {
     pa_bits: 40,
     range_tlbi: false,
     repeats_tlbi: false,
+    speculates_at: false,
     cache_line: 64,
     zero_block: 1024,
 };
@@ -200,9 +201,9 @@ fn a_scrub_needs_all_its_steps() {
         "dsb ish",
         "isb",
     ];
-    let expected = Expected::Clean {
+    let expected = Expected::Show {
         frames: 2,
-        zero: true,
+        work: Work::Scrub,
     };
     let expected = [expected];
     needs_all(&expected, &MODEL, &steps);

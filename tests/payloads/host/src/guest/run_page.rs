@@ -21,6 +21,11 @@ impl RunPage {
         Ok(Self(frame))
     }
 
+    /// A frame that is shared with EL2 already.
+    pub(crate) fn of(frame: Frames) -> Self {
+        Self(frame)
+    }
+
     /// Its physical address.
     pub(crate) fn address(&self) -> u64 {
         self.0.frame(0)
