@@ -105,6 +105,7 @@ fn machine_trials(built: &Shared<Built>, model: Model) -> Vec<Trial> {
         Box::new(Session::invalidations_are_complete),
     );
     add("vttbr_is_synchronized", Box::new(Session::vttbr_is_synchronized));
+    add("vectors_are_open", Box::new(Session::vectors_are_open));
     add("code_is_never_written", Box::new(Session::code_is_never_written));
     let session = Shared::<Session>::default();
     let trial = |(name, check): (&str, Check)| {

@@ -129,6 +129,8 @@ pub enum GuestDeed {
         /// The guest frame number.
         gfn: u64,
     },
+    /// It was interrupted.
+    Interrupt,
     /// It used the vector registers for the first time in the run. The core does not hear of that.
     Vectors,
 }
@@ -151,6 +153,7 @@ impl GuestDeed {
                 let [gfn] = hex([gfn])?;
                 Ok(Self::Unused { gfn })
             }
+            ("interrupt", [""]) => Ok(Self::Interrupt),
             ("vectors", [""]) => Ok(Self::Vectors),
             _ => bail!("a guest does no {word}"),
         }

@@ -212,6 +212,30 @@ pub fn vttbr(told: &[Told], code: &Code) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks that each time the vector registers are stored CPTR_EL2 as it is then is in force, so that they do not trap at
+/// EL2 itself.
+///
+/// # Errors
+/// The first store that may trap.
+pub fn vectors_are_open(told: &[Told]) -> Result<(), String> {
+    let mut written = None;
+    for step in told {
+        if step.is_named(Kind::Msr, "cptr_el2") {
+            written = Some(step);
+        } else if step.is(Kind::Isb) || step.is(Kind::Eret) {
+            written = None;
+        } else if step.token == Token::Vectors
+            && let Some(write) = written
+        {
+            return Err(format!(
+                "{} at {:#x}: no ISB since the write of CPTR_EL2 at {:#x}",
+                step.token, step.pc, write.pc
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Checks that what each of `cpus` CPUs reads with its caches off, a page of its own, was cleaned to the point of
 /// coherency before the firmware was asked to start any.
 ///

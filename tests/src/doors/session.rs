@@ -270,6 +270,18 @@ impl Session {
         self.vttbr.clone()
     }
 
+    /// Checks that EL2 has the vector registers open whenever it saves them, which it does.
+    ///
+    /// # Errors
+    /// The first time that it has not.
+    pub fn vectors_are_open(&self) -> Result<(), String> {
+        let saves = |step: &Told| step.token == Token::Vectors;
+        if !self.trace.cpus.iter().flatten().any(saves) {
+            return Err("no vector register was ever saved".to_owned());
+        }
+        each_cpu(&self.trace, boot::vectors_are_open)
+    }
+
     /// Checks that EL2 stored nothing into its own code.
     ///
     /// # Errors

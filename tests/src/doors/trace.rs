@@ -13,6 +13,9 @@ const ARRAY: u64 = 4096;
 /// trapped, EL2's vectors, and what the guest takes for its CPU.
 pub const EXCHANGED: [&str; 4] = ["cptr_el2", "mdcr_el2", "vbar_el2", "vmpidr_el2"];
 
+/// The functions of assembly that store vector registers.
+const SAVE_VECTORS: [&str; 2] = ["simd_save", "simd_sve_save"];
+
 /// A step of a CPU that matters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Token {
@@ -28,6 +31,8 @@ pub enum Token {
     Node(u64),
     /// The word of this region was stored, with its lock taken or given back.
     Region(u64),
+    /// Vector registers were stored.
+    Vectors,
     /// An instruction.
     Operation(Operation),
 }
@@ -41,12 +46,13 @@ impl fmt::Display for Token {
             Self::Window(to) => write!(f, "window entry at {to:#x}"),
             Self::Node(to) => write!(f, "map entry at {to:#x}"),
             Self::Region(number) => write!(f, "word of region {number}"),
+            Self::Vectors => write!(f, "vector registers"),
             Self::Operation(operation) => write!(f, "{:?} {}", operation.kind, operation.name),
         }
     }
 }
 
-/// A token, and where it was seen. Cache maintenance and TLB invalidations that repeat are told once.
+/// A token, and where it was seen. Cache maintenance, TLB invalidations and stores of vectors that repeat are told once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
     /// What.
@@ -70,8 +76,8 @@ impl Told {
         matches!(&self.token, Token::Operation(operation) if operation.kind == kind && operation.name == name)
     }
 
-    /// Whether its place is free: it only orders instructions or accesses of this CPU among themselves, or writes a
-    /// register that host and guest exchange and that does not rule translation.
+    /// Whether its place is free: it only orders instructions or accesses of this CPU among themselves, writes a register
+    /// that host and guest exchange and that does not rule translation, or saves vector registers.
     #[must_use]
     pub fn is_free(&self) -> bool {
         let is_exchanged = |operation: &Operation| {
@@ -79,6 +85,7 @@ impl Told {
         };
         self.is(Kind::Isb)
             || self.is(Kind::Dmb)
+            || self.token == Token::Vectors
             || matches!(&self.token, Token::Operation(operation) if is_exchanged(operation))
     }
 }
@@ -110,6 +117,7 @@ impl Stores {
                     ("hyp/src/window.rs", "write_entry") => Token::Window,
                     // Of what a region stores, all but its own word goes to its node.
                     ("hyp/core/src/map/region.rs", _) => Token::Node,
+                    (symbol, _) if SAVE_VECTORS.contains(&symbol) => |_| Token::Vectors,
                     _ => return None,
                 };
                 Some((pc, token))
@@ -183,8 +191,10 @@ impl Trace {
 }
 
 fn push(told: &mut Vec<Told>, token: Token, pc: u64) {
-    let repeats =
-        matches!(&token, Token::Operation(operation) if matches!(operation.kind, Kind::Dc | Kind::Tlbi));
+    let repeats = match &token {
+        Token::Operation(operation) => matches!(operation.kind, Kind::Dc | Kind::Tlbi),
+        token => *token == Token::Vectors,
+    };
     match told.last_mut() {
         Some(last) if repeats && last.token == token => last.times += 1,
         _ => told.push(Told { token, times: 1, pc }),

@@ -6,7 +6,7 @@
 //!
 //! - `D <cpu> call <name> <x0> .. <x6> = <x0> .. <x3>`;
 //! - `D <cpu> run <name> <vm> <vcpu> <run page> <six words of the entry record> <deeds> = <x0> .. <x3>`, with what brought
-//!   the guest to EL2, in order: `call:<x0>,..,<x6>`, `fault:<gfn>,<access>`, `denied:<gfn>,<access>`, `unused:<gfn>`, `vectors:`;
+//!   the guest to EL2, in order: `call:<x0>,..,<x6>`, `fault:<gfn>,<access>`, `denied:<gfn>,<access>`, `unused:<gfn>`, `interrupt:`, `vectors:`;
 //! - `D <cpu> load <name> <address> <outcome>`, the outcome `done` or `refused`.
 //!
 //! So the acts and the markers of a CPU come in the same order. Nothing else of that CPU goes to EL2 between the markers,

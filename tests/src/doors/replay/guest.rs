@@ -78,8 +78,8 @@ fn trap(deed: GuestDeed, context: &mut VcpuContext) -> Trap {
         }
         GuestDeed::Fault { gfn, access } => fault(access, TRANSLATION_FAULT, gfn),
         GuestDeed::Denied { gfn, access } => fault(access, PERMISSION_FAULT, gfn),
-        // Not in the script.
-        GuestDeed::Vectors => FaultRegisters::default(),
+        // The latter is not in the script.
+        GuestDeed::Interrupt | GuestDeed::Vectors => return interrupt(),
         GuestDeed::Unused { gfn } => abort(DATA_ABORT, ACCESS_FLAG_FAULT, gfn),
     };
     Trap {

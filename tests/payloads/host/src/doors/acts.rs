@@ -37,6 +37,8 @@ pub(super) enum Deed {
     Denied(u64, AccessFlags),
     /// It reaches for a page that it has not used since the host looked.
     Unused(u64),
+    /// It is interrupted.
+    Interrupt,
     /// It uses the vector registers for the first time in this run.
     Vectors,
 }
@@ -50,6 +52,7 @@ impl fmt::Display for Deed {
             Self::Fault(gfn, access) => write!(f, "fault:{gfn:x},{:x}", access.bits()),
             Self::Denied(gfn, access) => write!(f, "denied:{gfn:x},{:x}", access.bits()),
             Self::Unused(gfn) => write!(f, "unused:{gfn:x}"),
+            Self::Interrupt => write!(f, "interrupt:"),
             Self::Vectors => write!(f, "vectors:"),
         }
     }

@@ -11,6 +11,7 @@ use crate::guest::run_page::RunPage;
 use crate::guest::vcpu::Answer;
 use crate::guest::vgic;
 use crate::registry::{Outcome, TestResult, ensure_eq, fail};
+use crate::{sysreg, timer};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hyp_abi::guest_call::GuestCallId;
@@ -249,6 +250,22 @@ impl Guest {
         self.run(name, 0, Answer::Done([STORE, gfn * FRAME_SIZE, 7, 0]), deeds)
     }
 
+    /// Runs a vCPU with nothing to do while an interrupt waits for this CPU, and then again.
+    pub(super) fn interrupt(&self, name: &str, index: u64) -> TestResult {
+        let version = [u64::from(u32::from(GuestCallId::SmcccVersion)), 0, 0, 0];
+        timer::interrupt_every(1);
+        // Until its interrupt is at the CPU.
+        for _ in 0..1000 {
+            sysreg::relax();
+        }
+        let exit = self.run(name, index, Answer::Done(version), &[Deed::Interrupt]);
+        timer::stop();
+        ensure_eq!(exit?, Exit::Interrupt, "exit");
+        let deed = self.deed(index, version);
+        self.reports("go_on_after_an_exit", index, Answer::None, &[deed])
+            .map(|_| ())
+    }
+
     /// Has a vCPU use the vector registers.
     pub(super) fn use_vectors(&self, name: &str, index: u64) -> TestResult {
         self.reports(
@@ -344,6 +361,7 @@ pub(super) fn give_back(region: Frames) -> TestResult {
     Ok(())
 }
 
-const fn about(call: GuestCallId, gfn: u64, frames: u64) -> [u64; 4] {
+/// The registers of a guest's call about pages.
+pub(super) const fn about(call: GuestCallId, gfn: u64, frames: u64) -> [u64; 4] {
     [call as u32 as u64, gfn * FRAME_SIZE, frames, 0]
 }

@@ -1,17 +1,20 @@
 //! Pages of a protected guest: how it gets them, what it does with them, and how they come back.
 
-use super::acts::Deed;
-use super::guest::{BLOCKS, CODE, Guest, give_back, pages};
+use super::acts::{Deed, load, refused};
+use super::guest::{BLOCKS, CODE, Guest, about, give_back, pages};
 use super::host::{across, regions};
 use crate::cases::support::REGION_FRAMES;
 use crate::frames::Frames;
 use crate::guest::exit::Exit;
 use crate::guest::vcpu::Answer;
 use crate::registry::{TestResult, ensure_eq};
-use hyp_abi::guest_call::GuestCallId::{MemRelinquish, MemShare, MemUnshare};
+use hyp_abi::guest_call::GuestCallId::{
+    self, MemRelinquish, MemShare, MemUnshare, MmioGuardEnroll, MmioGuardMap, MmioGuardUnmap,
+};
+use hyp_abi::guest_call::INVALID_PARAMETER;
 use hyp_abi::run_page::AccessFlags;
 use hyp_abi::vm::VmFlags;
-use hyp_abi::{FrameRange, VmCall};
+use hyp_abi::{FrameRange, HostCall, Status, VmCall};
 
 /// Guest frame numbers behind the code, for single pages.
 const PAGES: u64 = CODE + 0x10;
@@ -21,6 +24,9 @@ const MANY: u64 = CODE + 0x40;
 
 /// How many.
 const FEW: u64 = 41;
+
+/// Where the guest has no memory.
+const DEVICE: u64 = 0x9000;
 
 /// A page inside a block.
 const INSIDE: u64 = BLOCKS[0] + 0x21;
@@ -35,6 +41,8 @@ pub(super) fn play() -> TestResult {
     pin(&guest, &singles)?;
     fault_in(&guest, &singles)?;
     relinquish(&guest, &singles, &block)?;
+    refuse(&guest, &singles)?;
+    guard(&guest)?;
     take_by_force(&guest, &singles, &block)?;
     guest.rename()?;
     end(guest)?;
@@ -102,16 +110,73 @@ fn fault_in(guest: &Guest, singles: &Frames) -> TestResult {
 
 /// Pages 1 and 5 go, of which the latter is lent; and one of the block.
 fn relinquish(guest: &Guest, singles: &Frames, block: &Frames) -> TestResult {
-    let give_up = |name: &str, gfn: u64, frame: FrameRange| {
-        let exit = guest.exits(name, MemRelinquish, gfn, 1)?;
-        ensure_eq!(exit, Exit::Relinquished { gfn, frames: 1 }, "exit");
+    let give_up = |name: &str, gfn: u64, range: FrameRange| {
+        let frames = range.frames;
+        let exit = guest.exits(name, MemRelinquish, gfn, frames)?;
+        ensure_eq!(exit, Exit::Relinquished { gfn, frames }, "exit");
         guest.reports("go_on_after_an_exit", 0, Answer::None, &[])?;
-        guest.ranged("take_back", VmCall::TakeBack(frame), 1)
+        let name = if frames == 1 {
+            "take_back"
+        } else {
+            "take_back_41_pages"
+        };
+        guest.ranged(name, VmCall::TakeBack(range), frames)
     };
     give_up("guest_relinquishes_page", PAGES + 1, singles.one(1))?;
     give_up("guest_relinquishes_lent_page", PAGES + 5, singles.one(5))?;
     give_up("guest_relinquishes_page_of_block", INSIDE, block.one(0x21))?;
-    guest.donate("donate_page_to_guest", block.one(0x21), INSIDE)
+    guest.donate("donate_page_to_guest", block.one(0x21), INSIDE)?;
+    let few = FrameRange::new(singles.frame(0x40), FEW);
+    give_up("guest_relinquishes_41_pages", MANY, few)?;
+    guest.donate("donate_41_pages_to_guest", few, MANY)
+}
+
+/// What is refused does nothing, or takes back what it has begun.
+fn refuse(guest: &Guest, singles: &Frames) -> TestResult {
+    let vm = guest.handle();
+    let donate = |page: u64, gfn: u64| VmCall::Donate {
+        vm,
+        range: singles.one(page),
+        gfn,
+    };
+    let range = pages(PAGES, 1);
+    for (name, what, status) in [
+        ("donate_to_guest_refused", donate(0, PAGES + 1), Status::NotOwner),
+        ("donate_over_a_page_refused", donate(1, PAGES), Status::GfnMapped),
+        (
+            "reclaim_from_living_guest_refused",
+            VmCall::Reclaim { vm, range },
+            Status::WrongVmState,
+        ),
+        ("run_refused", VmCall::Run { vm, index: 9 }, Status::NoSuchVcpu),
+    ] {
+        refused(name, HostCall::Vm(what), status)?;
+    }
+    let frame = singles.frame(0);
+    ensure_eq!(
+        load("load_from_guest_refused", frame, frame)?,
+        false,
+        "a load from a page of a guest went through"
+    );
+    let got = guest.call("guest_unshares_private_page", 0, about(MemUnshare, PAGES, 1))?;
+    ensure_eq!(
+        got[0],
+        INVALID_PARAMETER.cast_unsigned(),
+        "unshare of a private page"
+    );
+    Ok(())
+}
+
+/// The guest says where its devices are.
+fn guard(guest: &Guest) -> TestResult {
+    let call = |name: &str, call: GuestCallId, gfn: u64| {
+        let got = guest.call(name, 0, about(call, gfn, 0))?;
+        ensure_eq!(got, [0; 4], "{name}");
+        Ok(())
+    };
+    call("guest_enrolls_in_guard", MmioGuardEnroll, 0)?;
+    call("guest_maps_device", MmioGuardMap, DEVICE)?;
+    call("guest_unmaps_device", MmioGuardUnmap, DEVICE)
 }
 
 /// Page 2 goes, and one of the second block, which is made of pages.

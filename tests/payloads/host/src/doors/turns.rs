@@ -14,6 +14,7 @@ pub(super) fn play() -> TestResult {
     take_turns(&guest, &other)?;
     guest.use_vectors("guest_uses_vectors", 0)?;
     guest.use_vectors("guest_uses_vectors", 0)?;
+    guest.interrupt("guest_is_interrupted", 0)?;
     // Another VM gets the slot, and with it the VMID: its vCPU 0 is not the one that this CPU knows.
     guest.kill()?;
     guest.end()?;
