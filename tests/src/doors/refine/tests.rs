@@ -1,4 +1,8 @@
 //! The rules on sequences made by hand.
+//!
+//! - [`world`]: between host and guest.
+
+mod world;
 
 use super::*;
 use freehold_runner::plugin::Operation;
@@ -25,6 +29,8 @@ fn step(text: &str) -> Told {
         "isb" => Kind::Isb,
         "tlbi" => Kind::Tlbi,
         "dc" => Kind::Dc,
+        "ic" => Kind::Ic,
+        "at" => Kind::At,
         "eret" => Kind::Eret,
         _ => Kind::Msr,
     };
