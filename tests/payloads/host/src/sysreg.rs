@@ -52,6 +52,8 @@ read!(/// MIDR_EL1.
     midr, "midr_el1");
 read!(/// The number of this CPU, which the entry code put there.
     cpu_number, "tpidr_el1");
+read!(/// ISR_EL1: what waits for this CPU, masked or not.
+    pending_interrupts, "isr_el1");
 read!(/// CTR_EL0: the cache line sizes.
     cache_type, "ctr_el0");
 read!(/// DCZID_EL0: the block that DC ZVA zeroes.

@@ -254,8 +254,7 @@ impl Guest {
     pub(super) fn interrupt(&self, name: &str, index: u64) -> TestResult {
         let version = [u64::from(u32::from(GuestCallId::SmcccVersion)), 0, 0, 0];
         timer::interrupt_every(1);
-        // Until its interrupt is at the CPU.
-        for _ in 0..1000 {
+        while sysreg::pending_interrupts() == 0 {
             sysreg::relax();
         }
         let exit = self.run(name, index, Answer::Done(version), &[Deed::Interrupt]);

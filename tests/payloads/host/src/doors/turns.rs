@@ -4,7 +4,9 @@ use super::guest::Guest;
 use crate::cpu;
 use crate::registry::TestResult;
 use crate::sysreg;
+use core::sync::atomic::{AtomicBool, Ordering};
 use hyp_abi::vm::VmFlags;
+use spin::mutex::TicketMutex;
 
 /// Two vCPUs of one VM and one of another, on two CPUs.
 pub(super) fn play() -> TestResult {
@@ -42,9 +44,19 @@ fn take_turns(guest: &Guest, other: &Guest) -> TestResult {
 
 /// Does something on CPU 1, with no interrupt left that would bring a guest back.
 fn elsewhere(act: impl Fn() -> TestResult + Sync) -> TestResult {
-    cpu::answer_of(1, || {
+    let (is_woken, result) = (AtomicBool::new(false), TicketMutex::<_>::new(Ok(())));
+    cpu::run_on_first(2, |cpu| {
+        if cpu != 1 {
+            is_woken.store(true, Ordering::Release);
+            return;
+        }
+        // The interrupt by which this CPU is woken may come later than what it is woken for.
+        while !is_woken.load(Ordering::Acquire) {
+            sysreg::relax();
+        }
         sysreg::unmask_irqs();
         sysreg::mask_irqs();
-        act()
-    })
+        *result.lock() = act();
+    });
+    result.into_inner()
 }
