@@ -5,8 +5,8 @@ use crate::{Error, Pfn};
 use arrayvec::ArrayVec;
 use hyp_abi::run_page::{
     Answer, ENTRY_ANSWER, ENTRY_FLAGS, ENTRY_ICH_HCR, ENTRY_LIST, ENTRY_LIST_COUNT, ENTRY_VALUES,
-    EXIT_ICH_EISR, EXIT_ICH_MISR, EXIT_LIST, EXIT_LIST_COUNT, EXIT_TIMER_COMPARE, EXIT_TIMER_CONTROL,
-    EntryFlags, MAX_LIST_REGISTERS,
+    EXIT_ICH_EISR, EXIT_ICH_HCR, EXIT_ICH_MISR, EXIT_LIST, EXIT_LIST_COUNT, EXIT_TIMER_COMPARE,
+    EXIT_TIMER_CONTROL, EntryFlags, MAX_LIST_REGISTERS,
 };
 
 /// List registers, as the ICH_LR registers of EL2 have them.
@@ -102,6 +102,8 @@ pub struct Interrupts {
     pub maintenance: u64,
     /// ICH_EISR_EL2: which list registers ended.
     pub ended: u64,
+    /// ICH_HCR_EL2, of which only EOIcount (bits 31:27): how many interrupts ended that are in no list register.
+    pub control: u64,
     /// CNTV_CTL_EL0: ENABLE, IMASK, ISTATUS.
     pub timer_control: u64,
     /// CNTV_CVAL_EL0.
@@ -141,6 +143,7 @@ impl Interrupts {
             list: (EXIT_LIST..).take(count).map(load).collect(),
             maintenance: load(EXIT_ICH_MISR),
             ended: load(EXIT_ICH_EISR),
+            control: load(EXIT_ICH_HCR),
             timer_control: load(EXIT_TIMER_CONTROL),
             timer_compare: load(EXIT_TIMER_COMPARE),
         })

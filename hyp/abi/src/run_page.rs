@@ -20,6 +20,7 @@
 //! | 74 | ICH_EISR_EL2 |
 //! | 75 | CNTV_CTL_EL0: ENABLE, IMASK, ISTATUS, as the guest left it |
 //! | 76 | CNTV_CVAL_EL0 |
+//! | 77 | ICH_HCR_EL2: only EOIcount (bits 31:27) |
 //! | 80 to 95 | list registers |
 //!
 //! The virtual timer is the guest's. EL2 stops it while the host runs: if word 75 says that it is enabled, not masked
@@ -55,6 +56,8 @@ pub const EXIT_ICH_EISR: usize = 74;
 pub const EXIT_TIMER_CONTROL: usize = 75;
 /// Word of CNTV_CVAL_EL0.
 pub const EXIT_TIMER_COMPARE: usize = 76;
+/// Word of ICH_HCR_EL2.EOIcount: how many interrupts the guest ended that are in no list register.
+pub const EXIT_ICH_HCR: usize = 77;
 /// First word of the list registers.
 pub const EXIT_LIST: usize = 80;
 /// The most list registers that a CPU can have.

@@ -100,6 +100,8 @@ pub struct GicInterface {
 impl GicInterface {
     /// ICH_HCR_EL2.En: the interface works. Set while any guest runs.
     pub const ENABLE: u64 = 1 << 0;
+    /// ICH_HCR_EL2.EOIcount: how many interrupts the guest ended that are in no list register.
+    pub const ENDED_ELSEWHERE: u64 = 0x1f << 27;
 }
 
 /// Floating point and Advanced SIMD: V0 to V31, FPSR, FPCR. In the CPU only after the guest's first use.

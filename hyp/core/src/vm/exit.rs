@@ -3,11 +3,11 @@
 //! The record is written word by word from values that an exit names, never from a copy of the vCPU: what the exit does
 //! not need stays in EL2.
 
-use super::context::VcpuContext;
+use super::context::{GicInterface, VcpuContext};
 use crate::addr::Frame;
 use crate::hardware::Hardware;
 use hyp_abi::run_page::{
-    EXIT_ICH_EISR, EXIT_ICH_MISR, EXIT_LIST, EXIT_LIST_COUNT, EXIT_REASON, EXIT_TIMER_COMPARE,
+    EXIT_ICH_EISR, EXIT_ICH_HCR, EXIT_ICH_MISR, EXIT_LIST, EXIT_LIST_COUNT, EXIT_REASON, EXIT_TIMER_COMPARE,
     EXIT_TIMER_CONTROL, EXIT_VALUE_COUNT, EXIT_VALUES, ExitReason,
 };
 
@@ -50,6 +50,7 @@ impl Exit {
         store(EXIT_LIST_COUNT, gic.count);
         store(EXIT_ICH_MISR, gic.maintenance);
         store(EXIT_ICH_EISR, gic.ended);
+        store(EXIT_ICH_HCR, gic.control & GicInterface::ENDED_ELSEWHERE);
         store(EXIT_TIMER_CONTROL, context.timer.control);
         store(EXIT_TIMER_COMPARE, context.timer.compare);
         for (number, register) in gic.list.iter().take(gic.count as usize).enumerate() {

@@ -3,8 +3,8 @@
 use super::*;
 use crate::double::Step;
 use hyp_abi::run_page::{
-    ENTRY_ICH_HCR, ENTRY_LIST, ENTRY_LIST_COUNT, EXIT_ICH_EISR, EXIT_ICH_MISR, EXIT_LIST, EXIT_LIST_COUNT,
-    EXIT_TIMER_COMPARE, EXIT_TIMER_CONTROL,
+    ENTRY_ICH_HCR, ENTRY_LIST, ENTRY_LIST_COUNT, EXIT_ICH_EISR, EXIT_ICH_HCR, EXIT_ICH_MISR, EXIT_LIST,
+    EXIT_LIST_COUNT, EXIT_TIMER_COMPARE, EXIT_TIMER_CONTROL,
 };
 
 /// What the host's list registers must not hold, and what is left of all ones.
@@ -100,6 +100,7 @@ fn list_registers_are_cleaned_of_what_is_not_the_hosts() {
         gic.list[1] = 27;
         gic.maintenance = 1;
         gic.ended = 2;
+        gic.control = 3 << 27 | 0xff;
         interrupt()
     })]);
     bench.runs_to(vm, ExitReason::Interrupt, []);
@@ -107,6 +108,7 @@ fn list_registers_are_cleaned_of_what_is_not_the_hosts() {
     assert_eq!(word(bench, EXIT_LIST + 1), 27);
     assert_eq!(word(bench, EXIT_LIST + 3), 0);
     assert_eq!((word(bench, EXIT_ICH_MISR), word(bench, EXIT_ICH_EISR)), (1, 2));
+    assert_eq!(word(bench, EXIT_ICH_HCR), 3 << 27);
     // Without the flag they stay as they are, whatever the page says.
     bench.says_nothing();
     bench.plays([look(|context| {
