@@ -17,6 +17,7 @@
 //! - [`memfd`]: [`GuestMemfd`], a guest's memory; pins on it.
 //! - [`vm`]: [`Vm`], its memory slots, faults, life and end.
 //! - [`vcpu`]: [`Vcpu`], runs and exits.
+//! - [`vgic`]: [`vgic::Vgic`], the interrupt controller of a guest.
 //! - [`failure`]: why one of these did not do what it was asked.
 //!
 //! # Locks
@@ -60,6 +61,8 @@ mod range_set;
 mod sync;
 #[cfg(feature = "alloc")]
 pub mod vcpu;
+#[cfg(feature = "alloc")]
+pub mod vgic;
 #[cfg(feature = "alloc")]
 pub mod vm;
 
