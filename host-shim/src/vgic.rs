@@ -31,6 +31,7 @@
 //! so as long as the guest ends interrupts in the order in which the CPU interface lets it (EOImode 0). One that
 //! deactivates apart (EOImode 1), out of order, and has more than 16, or 4, at once, deactivates others than it means.
 
+pub mod attributes;
 mod bank;
 mod choice;
 mod enter;

@@ -1,5 +1,6 @@
 //! A controller, vCPUs that run on it, and what they must see.
 
+mod attributes;
 mod cpu;
 mod delivery;
 mod overflow;
