@@ -14,5 +14,5 @@ mod memory;
 mod pins;
 mod races;
 mod slots;
-mod support;
+pub(crate) mod support;
 mod walk;

@@ -3,7 +3,9 @@
 mod attributes;
 mod cpu;
 mod delivery;
+mod enter;
 mod overflow;
+mod races;
 mod random;
 mod registers;
 mod routing;
