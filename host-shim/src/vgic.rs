@@ -25,8 +25,8 @@
 //!
 //! # More interrupts than list registers
 //!
-//! The most urgent pending interrupt of each group is always listed, then active ones, the most urgent first, then what
-//! else pends. Maintenance interrupts bring the vCPU back when there is room. Active interrupts that are left out end
+//! The most urgent pending interrupt of each group is always listed (of both, if there is one list register alone), then
+//! active ones, the most urgent first, then what else pends. Maintenance interrupts bring the vCPU back when there is room. Active interrupts that are left out end
 //! from outside: the CPU counts such ends (EOIcount), and does not say which; it is taken to be the most urgent. That is
 //! so as long as the guest ends interrupts in the order in which the CPU interface lets it (EOImode 0). One that
 //! deactivates apart (EOImode 1), out of order, and has more than 16, or 4, at once, deactivates others than it means.

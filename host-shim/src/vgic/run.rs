@@ -39,7 +39,7 @@ impl Vgic {
         if let Some(spis) = &mut spis {
             let mut any = false;
             for (first, row) in spis.rows() {
-                for at in ones((row.bank.deliverable() | row.bank.active) & !row.bank.listed) {
+                for at in ones(row.bank.deliverable() | row.bank.active) {
                     if row.whose(at, self.present).contains(vcpu) {
                         any = true;
                         choice.consider(&row.bank, at, first, deliver);
@@ -154,7 +154,7 @@ impl Vgic {
         let private = ones(state.bank.active).map(|at| (state.bank.urgency(at), at as u32));
         let shared = spis.rows().flat_map(|(first, row)| {
             let row = &*row;
-            ones(row.bank.active & !row.bank.listed)
+            ones(row.bank.active)
                 .filter(move |at| row.whose(*at, self.present).contains(vcpu))
                 .map(move |at| (row.bank.urgency(at), first + at as u32))
         });

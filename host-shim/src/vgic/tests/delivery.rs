@@ -120,6 +120,7 @@ fn an_edge_while_the_guest_is_at_work_on_it_is_delivered_after_that() {
     assert_eq!(bench.raise(40, 0), set(&[0]));
     bench.leave(0);
     assert!(bench.has_bit(ISACTIVER, 40) && bench.has_bit(ISPENDR, 40));
+    assert!(!bench.vgic.is_pending(0));
     bench.enter(0);
     assert_eq!(bench.acknowledge(0), None);
     bench.end(0, 40);
@@ -223,6 +224,7 @@ fn empty_list_registers_are_written_once() {
     assert_eq!(bench.vgic.flush(0), Some(Load::default()));
     // An entry that did not happen has written nothing.
     bench.vgic.cancel(0);
+    sync();
     assert_eq!(bench.vgic.flush(0), Some(Load::default()));
     sync();
     assert_eq!(bench.vgic.flush(0), None);

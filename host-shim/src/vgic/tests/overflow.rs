@@ -123,8 +123,65 @@ fn a_count_of_ends_that_nothing_was_left_out_for_changes_nothing() {
     bench.acknowledge(0);
     let mut interrupts = bench.cpus[0].save();
     interrupts.control = 0x1f << 27;
+    // Active since the entry, and no list register's.
+    bench.bit(ISACTIVER, 41);
     bench.vgic.sync(0, &interrupts);
-    assert!(bench.has_bit(ISACTIVER, 40));
+    assert!(bench.has_bit(ISACTIVER, 40) && bench.has_bit(ISACTIVER, 41));
+}
+
+#[test]
+fn one_that_ends_from_outside_is_none_that_is_listed() {
+    let mut bench = bench(2);
+    bench.cpus[0].ends_apart = true;
+    for index in 0..3 {
+        bench.raise(40 + index, 0);
+        bench.enter(0);
+        assert_eq!(bench.acknowledge(0), Some(40 + index));
+        bench.end(0, 40 + index);
+        bench.leave(0);
+    }
+    bench.enter(0);
+    bench.cpus[0].deactivate(42);
+    bench.leave(0);
+    for index in 0..3 {
+        assert_eq!(bench.has_bit(ISACTIVER, 40 + index), index != 2);
+    }
+}
+
+#[test]
+fn what_is_active_ends_in_the_order_of_the_priorities_at_which_it_was_taken() {
+    let mut bench = bench(1);
+    for intid in [42, 41] {
+        bench.raise(intid, 0);
+        bench.enter(0);
+        assert_eq!(bench.acknowledge(0), Some(intid));
+        bench.leave(0);
+    }
+    // The one that was interrupted is the more urgent by now.
+    bench.set_priority(42, 0);
+    bench.raise(40, 0);
+    bench.enter(0);
+    assert_eq!(bench.acknowledge(0), Some(40));
+    for (intid, left) in [(40, [true, true]), (41, [false, true]), (42, [false, false])] {
+        bench.end(0, intid);
+        bench.leave(0);
+        assert_eq!(
+            [bench.has_bit(ISACTIVER, 41), bench.has_bit(ISACTIVER, 42)],
+            left,
+            "{intid}"
+        );
+        bench.enter(0);
+    }
+}
+
+#[test]
+fn one_list_register_has_the_most_urgent_of_both_groups() {
+    let mut bench = bench(1);
+    bench.write(IGROUPR + 4, !(1 << 9));
+    for intid in [40, 41, 42] {
+        bench.raise(intid, 0);
+    }
+    assert_eq!(bench.drain(0), [40, 41, 42]);
 }
 
 #[test]

@@ -94,6 +94,8 @@ fn sent_twice_before_it_is_taken_it_comes_once_and_after_that_again() {
     // The vCPU has it in hand: it must come out to get it once more.
     assert_eq!(send(&bench), set(&[1]));
     bench.leave(1);
+    // It cannot be taken again before it is ended: no reason not to wait.
+    assert!(!bench.vgic.is_pending(1));
     bench.enter(1);
     bench.end(1, 3);
     assert_eq!(bench.acknowledge(1), Some(3));

@@ -179,3 +179,15 @@ fn it_starts_when_everything_is_in_its_place() {
     user.set(CTRL, INIT, 0).unwrap();
     assert_eq!(user.device.start().unwrap_err(), Errno::Invalid);
 }
+
+#[test]
+fn a_region_on_the_distributor_is_refused_and_forgotten() {
+    let mut user = User::new(1);
+    user.set(ADDR, DIST, 0x0800_0000).unwrap();
+    let on_it = region(2, 0x07fe_0000, 0, 0);
+    assert_eq!(user.set(ADDR, REGION, on_it), Err(Errno::Invalid));
+    assert_eq!(user.get_at(ADDR, REGION, 0), Err(Errno::NotFound));
+    user.set(ADDR, REGION, region(1, 0x07fe_0000, 0, 0)).unwrap();
+    user.set(CTRL, INIT, 0).unwrap();
+    assert!(user.device.start().is_ok());
+}
