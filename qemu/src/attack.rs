@@ -2,17 +2,16 @@
 //!
 //! An [`Attack`] boots Freehold, built with canaries, with the payload host in its attack mode, and waits until the
 //! payload stands still. Then it looks for the canaries in the stopped machine's memory and registers ([`canary`],
-//! through [`qmp`]), reads what the payload counted ([`report`]), and judges both.
+//! through QEMU's monitor), reads what the payload counted ([`report`]), and judges both.
 
 mod canary;
-mod qmp;
 mod report;
 
 pub use canary::{Leak, Place};
 pub use report::{Count, Report};
 
 use crate::images;
-use crate::machine::{Ending, Host, Machine, Memory, Run, layout};
+use crate::machine::{Ending, Host, Machine, Memory, Run, layout, qmp};
 use crate::workspace::{self, Scratch};
 use anyhow::{Context as _, Result, anyhow, bail};
 use canary::{Canaries, Secret};
@@ -93,10 +92,7 @@ impl Attack {
             initrd: None,
             arguments: format!("attack seed={} calls={}", self.seed, self.calls),
         });
-        let mut server = std::ffi::OsString::from("unix:");
-        server.push(socket);
-        server.push(",server=on,wait=off");
-        machine.extra = vec!["-qmp".into(), server];
+        machine.extra = qmp::arguments(socket).into();
         machine
     }
 

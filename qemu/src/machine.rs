@@ -7,6 +7,7 @@
 mod arguments;
 mod console;
 pub mod layout;
+pub(crate) mod qmp;
 mod run;
 mod stub;
 

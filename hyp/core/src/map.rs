@@ -10,7 +10,7 @@
 pub mod entry;
 mod region;
 
-pub use entry::{Entry, MAX_COUNT};
+pub use entry::{Entry, MAX_COUNT, RegionWord};
 pub use region::{FoldedNode, Region, Replaced};
 
 use crate::addr::{Frame, FrameSpan};

@@ -1,9 +1,14 @@
 //! What is done in the story, and what must come of it.
 //!
 //! A [`Chapter`] is told either by Freehold, by lines on the console that begin with one of its topics, or by the
-//! host, which carries out [`Deed`]s one after the other. The deeds themselves are in [`deeds`].
+//! host, which carries out [`Deed`]s one after the other. The deeds themselves are in [`host`] for the first act and in
+//! [`guest`] for the second.
 
-mod deeds;
+mod guest;
+mod host;
+
+pub(super) use guest::plan as second_act;
+pub(super) use host::plan as first_act;
 
 /// A chapter of the story.
 #[derive(Clone, Debug)]
@@ -30,8 +35,9 @@ pub(super) struct Deed {
     pub(super) who: Who,
     /// What, in a few words.
     pub(super) tells: String,
-    /// The shell command. `$FREEHOLD` is the address of Freehold's own memory; `$PAGE`, `$BLOCK` and `$STOCK` are
-    /// those of blocks of 2 MiB that the host has to spare; `$probe` is the probe. `script/preamble.sh` has more.
+    /// In the first act the shell command: `$FREEHOLD` is the address of Freehold's own memory; `$PAGE` and `$BLOCK`
+    /// are those of blocks of 2 MiB that the host has to spare; `$probe` is the probe; `script/preamble.sh` has
+    /// more. In the second act the name of the payload's step.
     pub(super) command: String,
     /// What must come of it.
     pub(super) expected: Expected,
@@ -58,6 +64,14 @@ pub(super) enum Who {
     Device,
     /// All of Debian.
     Everybody,
+    /// The guest's kernel, by an access.
+    Guest,
+    /// The guest's kernel, by a hypercall.
+    GuestCall,
+    /// Another guest.
+    OtherGuest,
+    /// This program, from outside the machine.
+    Runner,
 }
 
 impl Who {
@@ -71,6 +85,10 @@ impl Who {
             Self::Register => "EL1 MRS",
             Self::Device => "fw_cfg DMA",
             Self::Everybody => "EL0 + EL1",
+            Self::Guest => "guest EL1",
+            Self::GuestCall => "guest HVC",
+            Self::OtherGuest => "other guest",
+            Self::Runner => "the runner",
         }
     }
 }
@@ -78,7 +96,7 @@ impl Who {
 /// Frames whose state is asked for before a deed and after it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Watched {
-    /// The first of them, as the shell computes it.
+    /// The first of them, as the shell computes it; the payload's steps know theirs themselves.
     pub(super) frame: &'static str,
     /// How many there are.
     pub(super) frames: u64,
@@ -97,6 +115,16 @@ pub(super) enum Expected {
     Success,
     /// The lines of an ownership map, and an exit status of 0; the map is drawn.
     Map,
+    /// An exit status of 0 and something that was found, whose words do not matter.
+    Finding,
+    /// This launch digest, and an exit status of 0.
+    Digest(String),
+    /// An ownership map, looked at from outside, in which every VM has as many frames as EL2 says and no other VM has
+    /// any, and an exit status of 0. The host can read no word of the guest's secret.
+    Guests {
+        /// Whether a guest's own frames hold the secret.
+        secret: bool,
+    },
 }
 
 impl Deed {
@@ -138,57 +166,33 @@ impl Deed {
     }
 }
 
-/// The story with a kernel of that release on so many CPUs.
-pub(super) fn plan(release: &str, cpus: u32) -> Vec<Chapter> {
-    let host = |title, deeds| Chapter {
+/// A chapter that the host tells.
+fn host(title: &'static str, deeds: Vec<Deed>) -> Chapter {
+    Chapter {
         title,
         teller: Source::Host(deeds),
-    };
-    let freehold = |title, topics: &[&str]| Chapter {
+    }
+}
+
+/// A chapter that Freehold tells.
+fn freehold(title: &'static str, topics: &[&str]) -> Chapter {
+    Chapter {
         title,
         teller: Source::Freehold(topics.iter().map(|&topic| topic.to_owned()).collect()),
-    };
-    let machine = format!("machine: {cpus} CPU(s)");
-    vec![
-        freehold(
-            "Freehold finds the machine",
-            &[&machine, "machine: RAM", "machine: GICv3"],
-        ),
-        freehold(
-            "EL2 takes its own memory, and the devices that could get around it",
-            &[
-                "EL2: reserved",
-                "EL2: image",
-                "EL2: CPUs",
-                "EL2: pool",
-                "EL2: keeps fw_cfg",
-            ],
-        ),
-        freehold(
-            "The host is taken down to EL1",
-            &["host: kernel", "host: ramdisk", "host: enters EL1"],
-        ),
-        host("Debian reaches user space", deeds::arrival(release, cpus)),
-        host("Every CPU came up through EL2", deeds::processors(cpus)),
-        host("A page is shared with EL2, and taken back", deeds::sharing()),
-        host(
-            "2 MiB are given to EL2, out of the host's reach, and taken back",
-            deeds::giving(),
-        ),
-        host("Debian attacks Freehold's own memory", deeds::attack()),
-        host("Debian tries the ways around", deeds::detours()),
-        host("Debian lives on", deeds::life(cpus)),
-        host("Who owns what, in the end", deeds::end()),
-    ]
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn chapters() -> Vec<Chapter> {
+        [first_act("6.1.0", 2), second_act(12, "00".to_owned())].concat()
+    }
+
     #[test]
     fn every_chapter_has_something_to_tell() {
-        for chapter in plan("6.1.0", 2) {
+        for chapter in chapters() {
             let empty = match &chapter.teller {
                 Source::Freehold(topics) => topics.is_empty(),
                 Source::Host(deeds) => deeds.is_empty(),
@@ -199,7 +203,7 @@ mod tests {
 
     #[test]
     fn every_deed_expects_something() {
-        for chapter in plan("6.1.0", 2) {
+        for chapter in chapters() {
             let Source::Host(deeds) = chapter.teller else {
                 continue;
             };

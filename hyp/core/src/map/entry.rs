@@ -212,7 +212,7 @@ impl Entry {
     /// The entry that a node stores.
     #[must_use]
     #[inline]
-    pub(super) const fn from_word(word: u64) -> Self {
+    pub const fn from_word(word: u64) -> Self {
         Self(word & !(LOCK | NODE))
     }
 }
@@ -234,9 +234,9 @@ impl core::fmt::Debug for Entry {
     }
 }
 
-/// What a region's word says.
+/// What a region's word says, also to whoever looks at a machine's memory from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RegionWord {
+pub enum RegionWord {
     /// Every frame agrees with the one before it; this is the first one's entry.
     Uniform(Entry),
     /// Frames differ.
@@ -250,8 +250,9 @@ pub(super) enum RegionWord {
 
 impl RegionWord {
     /// What `word` says; its lock bit is not looked at.
+    #[must_use]
     #[inline]
-    pub(super) const fn decode(word: u64) -> Self {
+    pub const fn decode(word: u64) -> Self {
         if word & NODE == 0 {
             return Self::Uniform(Entry::from_word(word));
         }

@@ -1,16 +1,15 @@
 # The host's part of the story. What the deeds need to know comes from the kernel and from the probe.
 . /freehold-functions
 
-# The deeds have three blocks of 2 MiB to play with. What is given away for good stays away when they are done.
+# The deeds have two blocks of 2 MiB to play with. What is given away for good stays away when they are done.
 if [ "$1" != deeds ]; then
-    $probe with-pages --order 9 --count 3 -- sh "$0" deeds
+    $probe with-pages --order 9 --count 2 -- sh "$0" deeds
     [ -e /tmp/done ]
     exit
 fi
 set -- $FREEHOLD_PAGES
 PAGE=$1
 BLOCK=$2
-STOCK=$3
 set -- $(freehold)
 FREEHOLD=$1
 
@@ -34,6 +33,13 @@ calls_on() {
     first=$($probe --cpu $1 call counter $1 Hypercalls | field value)
     second=$($probe --cpu $1 call counter $1 Hypercalls | field value)
     echo "CPU $1: $first calls, then $second: $([ $second -gt $first ] && echo counted || echo lost)"
+}
+
+# Has every CPU call twice, and tells how many were counted.
+all_call() {
+    told=$(for cpu in $(seq 0 $(($(nproc) - 1))); do calls_on $cpu; done)
+    echo "$told"
+    echo "cpus=$(nproc) counted=$(echo "$told" | grep -c counted)"
 }
 
 # Turns a CPU off and on again, which takes PSCI calls, and has it call.

@@ -15,6 +15,8 @@ pub(crate) enum Command<'a> {
     Doors,
     /// Reset the machine while others hold memory, and look at it afterwards.
     Reset,
+    /// Play the story of a guest: as it should be, or spoiled.
+    Story(&'a str),
     /// Have EL2 break, in an image built for that.
     Break(&'a str),
 }
@@ -51,6 +53,7 @@ pub(crate) fn parse(line: &str) -> Result<Command<'_>, &str> {
         "attack" => Ok(Command::Attack(rest)),
         "reset" => Ok(Command::Reset),
         "doors" => Ok(Command::Doors),
+        "story" => Ok(Command::Story(rest)),
         "break" => Ok(Command::Break(rest)),
         _ => Err(word),
     }

@@ -36,13 +36,15 @@ pub(crate) struct Machine {
     pub(crate) devices: Devices,
 }
 
-/// Devices that Freehold keeps to itself: whether the tree names them.
+/// Devices that the cases look for, as far as the tree names them.
 #[derive(Debug, Default)]
 pub(crate) struct Devices {
     /// QEMU's firmware configuration device.
     pub(crate) fw_cfg: bool,
     /// A GIC interrupt translation service.
     pub(crate) its: bool,
+    /// Physical address of the GPIO that the power button is on: a PL061.
+    pub(crate) gpio: Option<u64>,
     /// Interrupts of the architected timer, as (type, number) pairs in the binding's order.
     pub(crate) timer_interrupts: ArrayVec<(u32, u32), 5>,
 }
@@ -101,6 +103,8 @@ impl Machine {
                     .ok()?;
                 machine.gic_redistributors = regions.take(count as usize).collect();
                 machine.devices.its = node.children().any(|child| child.is_compatible("arm,gic-v3-its"));
+            } else if node.is_compatible("arm,pl061") {
+                machine.devices.gpio = ranges(node).next().map(|range| range.start);
             } else if node.is_compatible("qemu,fw-cfg-mmio") {
                 machine.devices.fw_cfg = true;
             } else if node.is_compatible("arm,armv8-timer") {

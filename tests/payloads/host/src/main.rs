@@ -14,6 +14,7 @@
 //! - [`attack`]: a hostile host.
 //! - [`doors`]: operations for an instruction trace.
 //! - [`reset`]: what the kernel after a reset can find.
+//! - [`story`], [`button`]: a guest's life, for whoever watches it.
 //! - [`cases`]: the cases.
 #![no_std]
 #![no_main]
@@ -28,6 +29,7 @@ mod attack;
 mod barrier;
 mod bench;
 mod boot;
+mod button;
 mod cases;
 mod command_line;
 mod console;
@@ -48,6 +50,7 @@ mod probe;
 mod registry;
 mod reset;
 mod run;
+mod story;
 mod sysreg;
 mod timer;
 
@@ -92,6 +95,10 @@ extern "C" fn payload_main(tree: u64) -> ! {
         Ok(Command::Doors) => {
             cpu::start_all(machine);
             run::doors()
+        }
+        Ok(Command::Story(words)) => {
+            cpu::start_all(machine);
+            story::run(words)
         }
         Err(word) => {
             console::println!("payload: unknown command: {word}");

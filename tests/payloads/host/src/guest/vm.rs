@@ -155,7 +155,13 @@ impl Vm {
         Ok(())
     }
 
-    fn load_image(&self) -> TestResult {
+    /// The frames that are set aside for it, given or not.
+    pub(crate) fn backing(&self) -> FrameRange {
+        self.memory.lock().pool.range()
+    }
+
+    /// Gives the guest its image, before the launch.
+    pub(crate) fn load_image(&self) -> TestResult {
         let frames = image::frames()?;
         let first = self.memory.lock().take_run(frames)?;
         for page in 0..frames {

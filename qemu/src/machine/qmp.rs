@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use std::{
     env,
+    ffi::OsString,
     io::{BufRead as _, BufReader, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LONGEST_NAME: usize = 107;
 
 /// Where the socket of a run is: with its other files, if that is not too long a name for a socket.
-pub(super) fn socket_path(scratch: &Scratch) -> PathBuf {
+pub(crate) fn socket_path(scratch: &Scratch) -> PathBuf {
     let path = scratch.path().join("monitor");
     if path.as_os_str().len() <= LONGEST_NAME {
         path
@@ -27,9 +28,17 @@ pub(super) fn socket_path(scratch: &Scratch) -> PathBuf {
     }
 }
 
+/// QEMU's arguments for a monitor behind `socket`.
+pub(crate) fn arguments(socket: &Path) -> [OsString; 2] {
+    let mut server = OsString::from("unix:");
+    server.push(socket);
+    server.push(",server=on,wait=off");
+    ["-qmp".into(), server]
+}
+
 /// A monitor that answers.
 #[derive(Debug)]
-pub(super) struct Monitor {
+pub(crate) struct Monitor {
     stream: UnixStream,
     answers: BufReader<UnixStream>,
 }
@@ -39,7 +48,7 @@ impl Monitor {
     ///
     /// # Errors
     /// If nobody listens there, or it does not speak QMP.
-    pub(super) fn connect(socket: &Path) -> Result<Self> {
+    pub(crate) fn connect(socket: &Path) -> Result<Self> {
         let stream =
             UnixStream::connect(socket).with_context(|| format!("no monitor at {}", socket.display()))?;
         // Whoever has it open can do without its name.
@@ -59,7 +68,7 @@ impl Monitor {
     ///
     /// # Errors
     /// What QEMU says against it, or that it says nothing.
-    pub(super) fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
+    pub(crate) fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
         self.send(command, arguments)?;
         loop {
             let mut answer = self.read().with_context(|| format!("no answer to {command}"))?;
@@ -77,7 +86,7 @@ impl Monitor {
     ///
     /// # Errors
     /// If the command cannot be sent.
-    pub(super) fn quit(mut self) -> Result<()> {
+    pub(crate) fn quit(mut self) -> Result<()> {
         self.send("quit", &json!({}))?;
         let _ = self.read();
         Ok(())
@@ -95,7 +104,7 @@ impl Monitor {
     ///
     /// # Errors
     /// Those of [`Monitor::execute`], or that the file's name cannot be said.
-    pub(super) fn save_memory(&mut self, address: u64, size: u64, file: &Path) -> Result<()> {
+    pub(crate) fn save_memory(&mut self, address: u64, size: u64, file: &Path) -> Result<()> {
         let name = file
             .to_str()
             .with_context(|| format!("QEMU cannot be told to write {}", file.display()))?;
@@ -110,7 +119,7 @@ impl Monitor {
     ///
     /// # Errors
     /// Those of [`Monitor::execute`].
-    pub(super) fn registers(&mut self) -> Result<String> {
+    pub(crate) fn registers(&mut self) -> Result<String> {
         let command = json!({ "command-line": "info registers -a" });
         match self.execute("human-monitor-command", &command)? {
             Value::String(text) => Ok(text),
