@@ -69,6 +69,7 @@ pub fn parts(effort: &Effort) -> Result<Vec<Part>> {
         test("doors", &[]),
         test("panic", &[]),
         test("reset", &[]),
+        test("story", &[]),
         test("guest_payload", &[]),
         test("on_machine", &[]),
         test(

@@ -1,48 +1,85 @@
-//! The demonstration that `cargo run` gives: Freehold boots with Debian as its host, and each step is shown with
-//! its evidence as it happens.
+//! The demonstration that `cargo run` gives, in two acts: Freehold boots with Debian as its host, and then with a host
+//! of ours that runs guests. Each step is shown with its evidence as it happens.
 //!
-//! [`plan`] says what is done and what must come of it; [`script`] has the host do it and reads what came;
-//! [`teller`] prints and judges; [`picture`] draws the ownership map. The first chapters are told by Freehold
-//! itself, on the console before the host is entered.
+//! [`plan`] says what is done and what must come of it; [`first`] and [`second`] run the machines; [`script`] has the
+//! host do it and reads what came; [`teller`] prints and judges; [`picture`] draws the ownership map. [`look`] and
+//! [`digest`] find out, without the hypervisor or its hosts, what these say of themselves.
 
+mod digest;
+mod first;
+mod look;
 mod picture;
 mod plan;
 mod script;
+mod second;
 mod teller;
 
-use crate::{debian::Suite, linux::Linux, machine::Memory};
+use anstyle::{AnsiColor, Style};
 use anyhow::Result;
-use std::time::Duration;
-use teller::Teller;
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
+use teller::Sum;
 
-/// After this time a machine that still runs is stopped. Where nothing else runs, the story takes some 20 seconds.
+/// After this time a machine that still runs is stopped. Where nothing else runs, an act takes some 20 seconds.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// Tells the story on the standard output. Answers whether every step went as it must.
+/// How the story goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// As it must.
+    Proper,
+    /// The host forgets to pin a page in the second act, and the story is no good.
+    Spoiled,
+}
+
+/// Tells the whole story to `out`, with colors. Answers whether every step went as it must.
 ///
 /// # Errors
-/// If something cannot be fetched or built, or the machine did not come to the story's end: then the error holds
+/// If something cannot be fetched or built, or a machine did not come to its act's end: then the error holds
 /// the report of the run.
-pub fn tell() -> Result<bool> {
-    let suite = Suite::bookworm();
-    let release = suite.fetch()?.release;
-    let smp = 4;
-    let plan = plan::plan(&release, smp);
-    let linux = Linux {
-        smp,
-        memory: Memory::gib(1),
-        limit: LIMIT,
-        ..Linux::new(suite, script::write(&plan))
+pub fn tell(mut out: impl Write) -> Result<bool> {
+    let started = Instant::now();
+    let quiet = Style::new().dimmed();
+    let _ = writeln!(
+        out,
+        "Freehold, a hypervisor at EL2, in two acts.\n\
+         {quiet}A step is shown with who acts, the frames, their state before and after, and what came of it.{quiet:#}"
+    );
+    let (first, chapters) = first::tell(&mut out, started)?;
+    let second = second::tell(&mut out, started, chapters, Course::Proper)?;
+    Ok(conclude(&mut out, started, &[first, second]))
+}
+
+/// Tells the second act alone.
+///
+/// # Errors
+/// As for [`tell`].
+pub fn tell_second(mut out: impl Write, course: Course) -> Result<bool> {
+    let started = Instant::now();
+    let sum = second::tell(&mut out, started, 0, course)?;
+    Ok(conclude(&mut out, started, &[sum]))
+}
+
+/// Prints the verdict.
+fn conclude(out: &mut impl Write, started: Instant, sums: &[Sum]) -> bool {
+    let is_well = sums.iter().all(|sum| sum.is_well);
+    let (style, verdict) = if is_well {
+        (AnsiColor::Green.on_default(), "Every step went as it must")
+    } else {
+        (
+            AnsiColor::Red.on_default().bold(),
+            "Not every step went as it must",
+        )
     };
-    let prepared = linux.prepare()?;
-    let mut teller = Teller::new(&plan, anstream::stdout());
-    teller.introduce(&format!(
-        "Debian's Linux {release} on {smp} x {} with {}",
-        linux.cpu, linux.memory
-    ));
-    let outcome = prepared.run(linux.limit, |line| teller.hear(line));
-    // Even of a run that broke off, what was seen is judged and shown.
-    let well = teller.finish();
-    let outcome = outcome?;
-    Ok(well && outcome.status == 0)
+    // If nobody reads any more, the verdict still counts.
+    let _ = writeln!(
+        out,
+        "\n{style}{verdict}{style:#}: {} of {} deeds, in {:.1} s.",
+        sums.iter().map(|sum| sum.good).sum::<usize>(),
+        sums.iter().map(|sum| sum.all).sum::<usize>(),
+        started.elapsed().as_secs_f64()
+    );
+    is_well
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 /// Runs the command.
 pub(crate) fn run() -> Result<ExitCode> {
     setup::ensure_tools()?;
-    Ok(if story::tell()? {
+    Ok(if story::tell(anstream::stdout())? {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -72,6 +72,14 @@ impl Eye {
         monitor.execute("system_powerdown", &json!({}))?;
         Ok(lines)
     }
+
+    /// Ends the machine, if it can be told to.
+    pub(super) fn end_machine(&mut self) {
+        if let Some(monitor) = self.monitor.take() {
+            // Whoever waits for the machine has a time limit.
+            let _ = monitor.quit();
+        }
+    }
 }
 
 /// All of a machine's RAM.
@@ -126,9 +134,9 @@ impl Memory {
     /// The entries of a region's frames.
     fn entries(&self, word: u64) -> Result<Vec<Entry>> {
         match RegionWord::decode(word) {
-            RegionWord::Uniform(entry) => Ok((0..REGION_FRAMES as usize)
-                .map(|index| entry.at(index))
-                .collect()),
+            RegionWord::Uniform(entry) => {
+                Ok((0..REGION_FRAMES as usize).map(|index| entry.at(index)).collect())
+            }
             RegionWord::Node { page, .. } => {
                 let node = page.frame().address().value();
                 (0..REGION_FRAMES)

@@ -1,11 +1,12 @@
 //! The ownership map as a picture in the terminal: a letter for each region, in rows of 64; below it, a letter for
-//! each frame of the regions whose frames differ, and of EL2's own memory.
+//! each frame of the regions whose frames differ, and of EL2's own memory. Every VM has a letter of its own: a capital
+//! for its private memory, a small one for what it lends to the host.
 
 mod runs;
 
 use anstyle::{AnsiColor, Color, Style};
 use runs::{Run, Runs};
-use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _, ops::Range};
 
 /// Cells in a row: 128 MiB of regions, 256 KiB of frames.
 const ROW: usize = 64;
@@ -31,11 +32,44 @@ pub(super) struct Part {
     pub(super) range: Range<u64>,
 }
 
+/// Frames that a VM has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Guest {
+    /// Frames of its own.
+    pub(super) private: u64,
+    /// Frames of its own that it lends to the host.
+    pub(super) lent: u64,
+}
+
+/// The frames of each VM, by its slot, in such lines. Nothing if there is no map among them.
+pub(super) fn guests<'a>(lines: impl Iterator<Item = &'a str>) -> Option<BTreeMap<u8, Guest>> {
+    let runs = Runs::read(lines, None)?;
+    let mut guests = BTreeMap::<u8, Guest>::new();
+    for run in runs.pieces().flatten() {
+        if let Some((slot, is_lent)) = guest(&run.state) {
+            let guest = guests.entry(slot).or_default();
+            let frames = if is_lent {
+                &mut guest.lent
+            } else {
+                &mut guest.private
+            };
+            *frames += run.bytes() / FRAME;
+        }
+    }
+    Some(guests)
+}
+
+/// The slot of the VM whose frames are in this state, and whether it lends them.
+fn guest(state: &str) -> Option<(u8, bool)> {
+    let (state, slot) = state.split_once('/')?;
+    Some((slot.parse().ok()?, state == "GuestSharedHost"))
+}
+
 /// How a state looks.
 struct Look {
     letter: char,
     style: Style,
-    means: &'static str,
+    means: Cow<'static, str>,
 }
 
 /// Draws a map from the probe's lines `map <base> <regions> <state>` and `frames <base> <frames> <state>`. Nothing if
@@ -70,7 +104,9 @@ pub(super) fn draw<'a>(
         );
         draw_rows(&mut text, &runs.within(&region), FRAME);
     }
-    if let Some(own) = own {
+    if let Some(own) = own
+        && !parts.is_empty()
+    {
         let _ = writeln!(text, "\nEL2's own memory, each letter {}:", size(FRAME));
         let layout = layout(own, parts);
         draw_rows(&mut text, &layout, FRAME);
@@ -173,18 +209,52 @@ fn size(bytes: u64) -> String {
 /// The letter, colors and meaning of a state, or of a part of EL2's memory.
 fn look(state: &str) -> Look {
     let filled = |color: AnsiColor| AnsiColor::Black.on_default().bg_color(Some(Color::Ansi(color)));
+    if let Some((slot, is_lent)) = guest(state) {
+        return guest_look(slot, is_lent);
+    }
     let (letter, style, means) = match state {
         "Host" => ('.', AnsiColor::Green.on_default(), "the host's alone"),
         "HostSharedHyp" => ('s', filled(AnsiColor::Yellow), "the host's, shared with EL2"),
         "HostSharedGuest" => ('g', filled(AnsiColor::Yellow), "the host's, lent to guests"),
         "GuestSharedHost" => ('h', filled(AnsiColor::Cyan), "a guest's, shared with the host"),
         runs::OWN => ('#', filled(AnsiColor::Red), "Freehold's since the boot"),
-        "NotYours" => ('d', filled(AnsiColor::Magenta), "given to EL2 by the host"),
+        "NotYours" | "Hyp" => ('d', filled(AnsiColor::Magenta), "given to EL2 by the host"),
         "Relinquished" => ('r', filled(AnsiColor::Blue), "given up by a guest"),
         runs::MIXED => ('%', filled(AnsiColor::White), "pages in several states"),
         _ => return part_look(state),
     };
-    Look { letter, style, means }
+    Look {
+        letter,
+        style,
+        means: means.into(),
+    }
+}
+
+/// As [`look`], for a VM's frames: letters and colors come round again after so many VMs.
+fn guest_look(slot: u8, is_lent: bool) -> Look {
+    const COLORS: [AnsiColor; 4] = [
+        AnsiColor::Blue,
+        AnsiColor::Magenta,
+        AnsiColor::Cyan,
+        AnsiColor::Yellow,
+    ];
+    let number = slot.wrapping_sub(1);
+    let color = COLORS[usize::from(number) % COLORS.len()];
+    let letter = char::from(b'A' + number % 26);
+    match is_lent {
+        false => Look {
+            letter,
+            style: AnsiColor::BrightWhite
+                .on_default()
+                .bg_color(Some(Color::Ansi(color))),
+            means: format!("private to VM {slot}").into(),
+        },
+        true => Look {
+            letter: letter.to_ascii_lowercase(),
+            style: color.on_default().bold(),
+            means: format!("VM {slot}'s, lent to the host").into(),
+        },
+    }
 }
 
 /// As [`look`], for a part of EL2's memory: the first letter of its name.
@@ -206,7 +276,8 @@ fn part_look(name: &str) -> Look {
             "host's root" => "the top of the host's stage-2 table",
             "table pages and pool" => "EL2's stage 1, nodes of the map, the host's lower tables",
             _ => "",
-        },
+        }
+        .into(),
     }
 }
 
@@ -283,6 +354,24 @@ mod tests {
         let row = picture.lines().find(|line| line.contains("iitCC")).unwrap();
         assert_eq!(row, format!("0x000040200000 iitCC{}", "t".repeat(59)));
         assert!(!picture.contains("elsewhere"));
+    }
+
+    #[test]
+    fn vms_are_told_apart_and_their_frames_counted() {
+        let lines = [
+            "map 0x40000000 1 Mixed",
+            "frames 0x40000000 3 Guest/1",
+            "frames 0x40003000 2 GuestSharedHost/1",
+            "frames 0x40005000 507 Host",
+            "map 0x40200000 2 Guest/2",
+        ];
+        let picture = plain(&lines, None, &[]);
+        assert!(has_row(&picture, "0x000040000000 %BB"), "{picture}");
+        assert!(picture.contains("0x000040000000 AAAaa..."), "{picture}");
+        assert!(picture.contains("private to VM 2"), "{picture}");
+        let guests = guests(lines.into_iter()).unwrap();
+        let [one, two] = [1, 2].map(|slot| guests[&slot]);
+        assert_eq!((one.private, one.lent, two.private, two.lent), (3, 2, 1024, 0));
     }
 
     #[test]

@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_script_is_one_that_a_shell_understands() {
-        let script = write(&plan::plan("6.1.0", 4));
+        let script = write(&plan::first_act("6.1.0", 4));
         let mut shell = Command::new("sh")
             .arg("-n")
             .stdin(Stdio::piped())

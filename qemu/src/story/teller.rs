@@ -16,17 +16,41 @@ const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const QUIET: Style = Style::new().dimmed();
 
-/// Hears the console and tells the story.
+/// How an act is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Manner {
+    /// The number of the chapter before its first.
+    pub(super) chapters_before: usize,
+    /// Whether all that Freehold says is shown, and its own memory drawn; otherwise only what the plan has of it.
+    pub(super) all_of_freehold: bool,
+}
+
+/// How many deeds went as they must.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sum {
+    /// So many.
+    pub(super) good: usize,
+    /// Of so many.
+    pub(super) all: usize,
+    /// Whether nothing else was amiss either.
+    pub(super) is_well: bool,
+}
+
+/// Hears the console and tells an act of the story.
 #[derive(Debug)]
 pub(super) struct Teller<'a, W> {
     out: W,
     started: Instant,
+    manner: Manner,
     plan: &'a [Chapter],
     deeds: Vec<(usize, &'a Deed)>,
     /// What became of each deed, when it has ended.
     ended: Vec<Option<bool>>,
-    /// What is known of the deed that is going on.
+    /// The deed that is going on, and what is known of it.
+    begun: Option<usize>,
     evidence: Evidence,
+    /// Whether a deed was told that was not planned, or not so.
+    is_astray: bool,
     /// The topics that Freehold has spoken of, each with its chapter.
     heard: Vec<(usize, &'a str)>,
     /// The chapter whose title was printed last.
@@ -37,17 +61,20 @@ pub(super) struct Teller<'a, W> {
 }
 
 impl<'a, W: Write> Teller<'a, W> {
-    /// A teller of that plan, who prints to `out` with colors.
-    pub(super) fn new(plan: &'a [Chapter], out: W) -> Self {
+    /// A teller of that plan, who prints to `out` with colors. The story began at `started`.
+    pub(super) fn new(plan: &'a [Chapter], manner: Manner, started: Instant, out: W) -> Self {
         let deeds: Vec<_> = script::deeds(plan).collect();
         let ended = vec![None; deeds.len()];
         Self {
             out,
-            started: Instant::now(),
+            started,
+            manner,
             plan,
             deeds,
             ended,
+            begun: None,
             evidence: Evidence::default(),
+            is_astray: false,
             heard: Vec::new(),
             open: None,
             own: None,
@@ -55,14 +82,20 @@ impl<'a, W: Write> Teller<'a, W> {
         }
     }
 
-    /// Prints what the story is about.
-    pub(super) fn introduce(&mut self, machine: &str) {
-        self.print(format_args!(
-            "{TITLE}Freehold{TITLE:#}, a hypervisor at EL2, and the host below it: {machine}"
-        ));
-        self.print(format_args!(
-            "{QUIET}A deed is shown with who asked, the frames, their state before and after, and what came of it.{QUIET:#}"
-        ));
+    /// Prints what the act is about.
+    pub(super) fn introduce(&mut self, act: &str, machine: &str) {
+        self.print(format_args!("\n{TITLE}{act}{TITLE:#}: {machine}"));
+    }
+
+    /// Where Freehold said that its ownership map is.
+    pub(super) fn map(&self) -> Option<Range<u64>> {
+        let part = self.parts.iter().find(|part| part.name == "ownership map")?;
+        Some(part.range.clone())
+    }
+
+    /// Takes note of what somebody else than the machine has found out about the deed that is going on.
+    pub(super) fn note(&mut self, line: &str) {
+        self.evidence.hear(line);
     }
 
     /// Hears a line of the console.
@@ -72,20 +105,26 @@ impl<'a, W: Write> Teller<'a, W> {
         } else if let Some(event) = script::read(line) {
             match event {
                 Event::Begin(number) => self.begin(number),
-                Event::Fact(_, fact) => self.evidence.learn(fact),
-                Event::Out(_, text) => self.evidence.hear(text),
+                Event::Fact(number, fact) if self.begun == Some(number) => self.evidence.learn(fact),
+                Event::Out(number, text) if self.begun == Some(number) => self.evidence.hear(text),
+                Event::Fact(..) | Event::Out(..) => self.is_astray = true,
                 Event::End(number, status) => self.end(number, status),
             }
         }
     }
 
-    /// Sums up. Answers whether every step went as it must.
-    pub(super) fn finish(&mut self) -> bool {
-        let mut well = true;
+    /// Sums up, after what is missing was printed.
+    pub(super) fn finish(&mut self) -> Sum {
+        let mut is_well = !self.is_astray;
+        if self.is_astray {
+            self.print(format_args!(
+                "  {BAD}✗{BAD:#} something was told that was not planned, or not there"
+            ));
+        }
         for (number, chapter) in self.plan.iter().enumerate() {
             let missing = self.missing(number, chapter);
             if let Some(first) = missing.first() {
-                well = false;
+                is_well = false;
                 self.enter(number);
                 self.print(format_args!("  {BAD}✗{BAD:#} {first}"));
             }
@@ -94,18 +133,12 @@ impl<'a, W: Write> Teller<'a, W> {
             }
         }
         let good = self.ended.iter().filter(|ended| **ended == Some(true)).count();
-        well &= good == self.ended.len();
-        let (style, verdict) = if well {
-            (GOOD, "Every step went as it must")
-        } else {
-            (BAD, "Not every step went as it must")
-        };
-        self.print(format_args!(
-            "\n{style}{verdict}{style:#}: {good} of {} deeds, in {:.1} s.",
-            self.ended.len(),
-            self.started.elapsed().as_secs_f64()
-        ));
-        well
+        let all = self.ended.len();
+        Sum {
+            good,
+            all,
+            is_well: is_well && good == all,
+        }
     }
 
     /// What should have been told in a chapter and was not.
@@ -146,6 +179,9 @@ impl<'a, W: Write> Teller<'a, W> {
                 }
             }
         }
+        if !is_topic && !self.manner.all_of_freehold {
+            return;
+        }
         let (style, mark) = if is_topic { (GOOD, '✓') } else { (QUIET, '·') };
         // What is said of devices that are trusted has a long topic of its own.
         let (topic, rest) = words
@@ -159,19 +195,23 @@ impl<'a, W: Write> Teller<'a, W> {
 
     fn begin(&mut self, number: usize) {
         self.evidence = Evidence::default();
-        if let Some(&(chapter, _)) = self.deeds.get(number) {
-            self.enter(chapter);
+        self.begun = Some(number);
+        match self.deeds.get(number) {
+            Some(&(chapter, _)) => self.enter(chapter),
+            None => self.is_astray = true,
         }
     }
 
     fn end(&mut self, number: usize, status: i32) {
+        let begun = self.begun.take();
         let Some(&(_, deed)) = self.deeds.get(number) else {
+            self.is_astray = true;
             return;
         };
         let evidence = std::mem::take(&mut self.evidence);
         let verdict = evidence.judge(deed, status);
-        // Whatever happens twice was not planned so.
-        let well = verdict.is_ok() && self.ended[number].is_none();
+        // Whatever happens twice, or without a beginning, was not planned so.
+        let well = verdict.is_ok() && begun == Some(number) && self.ended[number].is_none();
         self.ended[number] = Some(well);
         let (style, mark) = if well { (GOOD, '✓') } else { (BAD, '✗') };
         self.print(format_args!(
@@ -191,14 +231,22 @@ impl<'a, W: Write> Teller<'a, W> {
             for line in evidence.said() {
                 self.print(format_args!("      | {line}"));
             }
-        } else if let Expected::Map = deed.expected
-            && let Some(picture) = picture::draw(evidence.said(), self.own.as_ref(), &self.parts)
+        } else if let Expected::Map | Expected::Guests { .. } = deed.expected
+            && let Some(picture) = self.draw(&evidence)
         {
             self.print(format_args!(""));
             for line in picture.lines() {
                 self.print(format_args!("    {line}"));
             }
         }
+    }
+
+    fn draw(&self, evidence: &Evidence) -> Option<String> {
+        let parts = match self.manner.all_of_freehold {
+            true => self.parts.as_slice(),
+            false => &[],
+        };
+        picture::draw(evidence.said(), self.own.as_ref(), parts)
     }
 
     /// Prints a line. If nobody reads any more, the verdict still counts.
@@ -214,7 +262,7 @@ impl<'a, W: Write> Teller<'a, W> {
             let seconds = self.started.elapsed().as_secs_f64();
             self.print(format_args!(
                 "\n{TITLE}{:>2}. {title}{TITLE:#} {QUIET}({seconds:.1} s){QUIET:#}",
-                number + 1
+                self.manner.chapters_before + number + 1
             ));
         }
     }
@@ -228,84 +276,4 @@ fn is_about(words: &str, topic: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::story::plan;
-
-    /// What a machine prints on which all goes well.
-    fn good(plan: &[Chapter]) -> Vec<String> {
-        let mut console = Vec::new();
-        for chapter in plan {
-            if let Source::Freehold(topics) = &chapter.teller {
-                console.extend(
-                    topics
-                        .iter()
-                        .map(|topic| format!("freehold: {topic}: as it must be")),
-                );
-            }
-        }
-        for (number, (_, deed)) in script::deeds(plan).enumerate() {
-            let out = match &deed.expected {
-                Expected::Words(words) => words.clone(),
-                Expected::Success => "something".to_owned(),
-                Expected::Map => "map 0x40000000 512 Host".to_owned(),
-            };
-            console.push(format!("story begin {number}"));
-            if let Some(watched) = deed.watched {
-                console.push(format!("story fact {number} before {}", watched.before));
-                console.push(format!("story fact {number} after {}", watched.after));
-            }
-            if deed.counter.is_some() {
-                console.push(format!("story fact {number} counted 1"));
-            }
-            console.push("[    1.0] the kernel says something in between".to_owned());
-            console.push(format!("story out {number} {out}"));
-            console.push(format!("story end {number} 0"));
-        }
-        console
-    }
-
-    fn is_well(plan: &[Chapter], console: &[String]) -> bool {
-        let mut teller = Teller::new(plan, std::io::sink());
-        console.iter().for_each(|line| teller.hear(line));
-        teller.finish()
-    }
-
-    #[test]
-    fn a_story_is_good_only_if_nothing_of_it_is_missing_or_otherwise() {
-        let plan = plan::plan("6.1.0", 2);
-        let console = good(&plan);
-        assert!(is_well(&plan, &console));
-        for (index, line) in console.iter().enumerate() {
-            // Without its beginning, a deed is told with what is known of the one before.
-            let optional =
-                line.starts_with('[') || line.starts_with("story begin") || line.ends_with("something");
-            if !optional {
-                let mut without = console.clone();
-                without.remove(index);
-                assert!(!is_well(&plan, &without), "well without `{line}`");
-            }
-        }
-    }
-
-    #[test]
-    fn a_status_matters_where_it_is_all_there_is() {
-        let plan = plan::plan("6.1.0", 2);
-        let number = script::deeds(&plan)
-            .position(|(_, deed)| matches!(deed.expected, Expected::Success))
-            .unwrap();
-        let mut console = good(&plan);
-        let end = console
-            .iter_mut()
-            .find(|line| **line == format!("story end {number} 0"))
-            .unwrap();
-        *end = format!("story end {number} 1");
-        assert!(!is_well(&plan, &console));
-    }
-
-    #[test]
-    fn a_topic_is_whole_words() {
-        assert!(is_about("cpus: 4", "cpus") && is_about("host", "host"));
-        assert!(!is_about("hosts: 4", "host"));
-    }
-}
+mod tests;

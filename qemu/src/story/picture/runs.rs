@@ -9,8 +9,8 @@ pub(super) const MIXED: &str = "Mixed";
 /// The state of EL2's own memory. The host is only told that it is not the host's.
 pub(super) const OWN: &str = "EL2's own";
 
-/// What the host is told of memory that is not its own.
-const NOT_YOURS: &str = "NotYours";
+/// What the host is told of memory that is not its own, and what the map has for EL2's.
+const NOT_YOURS: [&str; 2] = ["NotYours", "Hyp"];
 
 /// Memory in one state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Runs {
             {
                 last.range.end = run.range.start;
             }
-            if run.state == NOT_YOURS
+            if NOT_YOURS.contains(&run.state.as_str())
                 && own.is_some_and(|own| own.start <= run.range.start && run.range.end <= own.end)
             {
                 OWN.clone_into(&mut run.state);

@@ -88,7 +88,10 @@ const fn says(step: Step) -> (Who, &'static str) {
             "try all 18 kinds of access, and fetches, on every page of it",
         ),
         Step::HostSharesIt => (Who::Call, "shares it with EL2, as if it were the host's"),
-        Step::HostGivesItToAnother => (Who::Call, "starts a second guest, and gives it a page of the first"),
+        Step::HostGivesItToAnother => (
+            Who::Call,
+            "starts a second guest, and gives it a page of the first",
+        ),
         Step::HostLaunches => (Who::Call, "launches the guest"),
         Step::HostReadsDigest => (
             Who::Call,

@@ -259,8 +259,12 @@ fn end() -> Vec<Deed> {
             "status=Success done=16",
         )
         .moving("$((PAGE+0x40000))", 16, "Host", "HostSharedHyp"),
-        call("gives 2 MiB to EL2", "donate $BLOCK 512", "status=Success done=512")
-            .moving("$BLOCK", 512, "Host", "NotYours"),
+        call(
+            "gives 2 MiB to EL2",
+            "donate $BLOCK 512",
+            "status=Success done=512",
+        )
+        .moving("$BLOCK", 512, "Host", "NotYours"),
         Deed {
             expected: Expected::Map,
             ..Deed::new(

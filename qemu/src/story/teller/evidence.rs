@@ -1,11 +1,11 @@
 //! What is known of a deed, and whether it went as it must.
 
 use crate::story::{
-    picture::{self, Part},
+    picture::{self, Guest, Part},
     plan::{Deed, Expected},
     script::Fact,
 };
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 /// What is known of a deed.
 #[derive(Debug, Default)]
@@ -51,6 +51,14 @@ impl Evidence {
             Expected::Map if picture::draw(self.said(), None, &[]).is_none() => {
                 return Err("there is no map".to_owned());
             }
+            Expected::Finding | Expected::Digest(_) | Expected::Guests { .. } if status != 0 => {
+                return Err("the payload says that it went wrong".to_owned());
+            }
+            Expected::Finding if self.said.is_empty() => return Err("nothing was found".to_owned()),
+            Expected::Digest(digest) if self.said != [format!("digest {digest}")] => {
+                return Err(format!("the runner makes it {digest}"));
+            }
+            Expected::Guests { secret } => self.judge_guests(*secret)?,
             _ => {}
         }
         if let Some(watched) = deed.watched {
@@ -66,6 +74,36 @@ impl Evidence {
         match (deed.counter, self.counted) {
             (Some(counter), None | Some(0)) => Err(format!("Freehold's {counter} has not counted it")),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether the map that was seen from outside is the one that EL2 tells of, and the secret is where it must be.
+    fn judge_guests(&self, secret: bool) -> Result<(), String> {
+        let said: BTreeSet<_> = self
+            .said()
+            .filter(|line| line.starts_with("vm "))
+            .map(str::to_owned)
+            .collect();
+        let Some(guests) = picture::guests(self.said()) else {
+            return Err("there is no map".to_owned());
+        };
+        let seen: BTreeSet<_> = guests
+            .iter()
+            .map(|(slot, Guest { private, lent })| format!("vm {slot} private {private} lent {lent}"))
+            .collect();
+        if said != seen {
+            return Err(format!("seen from outside: {seen:?}"));
+        }
+        let words = self.said().find_map(|line| {
+            let (guests, host) = line.strip_prefix("secret guests ")?.split_once(" host ")?;
+            Some((guests.parse::<u64>().ok()?, host.parse::<u64>().ok()?))
+        });
+        match words {
+            Some((guests, 0)) if (guests > 0) == secret => Ok(()),
+            Some((guests, host)) => Err(format!(
+                "words of the secret: {guests} in guests' own frames, {host} where the host can read"
+            )),
+            None => Err("nobody looked for the secret".to_owned()),
         }
     }
 
@@ -87,16 +125,28 @@ impl Evidence {
             };
             parts.push(format!("{frames:<16} {state:<22}"));
         }
-        if let Expected::Words(words) = &deed.expected
-            && let Some(line) = self.line_with(words)
-        {
-            let mut received = received(line);
+        let line = match &deed.expected {
+            Expected::Words(words) => self.line_with(words).map(received),
+            Expected::Finding | Expected::Digest(_) => self.said().next().map(str::to_owned),
+            Expected::Guests { .. } => Some(self.tell_guests()),
+            Expected::Success | Expected::Map => None,
+        };
+        if let Some(mut received) = line {
             if let (Some(counter), Some(number)) = (deed.counter, self.counted) {
                 let _ = write!(received, "; {counter} +{number}");
             }
             parts.push(received);
         }
         (!parts.is_empty()).then(|| parts.join(" "))
+    }
+
+    /// All that is no map, in short.
+    fn tell_guests(&self) -> String {
+        let lines: Vec<_> = self
+            .said()
+            .filter(|line| !line.starts_with("map ") && !line.starts_with("frames "))
+            .collect();
+        lines.join("; ")
     }
 
     fn line_with(&self, words: &str) -> Option<&str> {

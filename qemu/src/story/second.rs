@@ -1,0 +1,154 @@
+//! The second act: the payload host has a guest, and another.
+
+use super::{
+    Course, LIMIT, digest,
+    look::Eye,
+    plan,
+    teller::{Manner, Sum, Teller},
+};
+use crate::{
+    images,
+    machine::{Ending, Host, Machine, Memory, Run, qmp},
+    workspace::Scratch,
+};
+use anyhow::{Context as _, Result, bail, ensure};
+use payload_protocol::{
+    Secret,
+    story::{LOOK, SEED, Step},
+};
+use std::{fs, io::Write, time::Instant};
+
+/// The machine's CPU model, number of CPUs and RAM. All of it is searched for the secret.
+const CPU: &str = "cortex-a72";
+const SMP: u32 = 2;
+const MEMORY: Memory = Memory::mib(256);
+
+/// Tells the act to `out`, after so many chapters. Answers how it went.
+///
+/// # Errors
+/// If something cannot be built, or the machine did not come to the act's end.
+pub(super) fn tell(out: &mut impl Write, started: Instant, chapters: usize, course: Course) -> Result<Sum> {
+    let hypervisor = images::hypervisor()?;
+    let payload = images::payload_host()?;
+    let guest = images::payload_guest()?.flat;
+    let image = fs::read(&guest).with_context(|| format!("cannot read {}", guest.display()))?;
+    let frames = (image.len() as u64).div_ceil(hyp_abi::FRAME_SIZE);
+    let plan = plan::second_act(frames, digest::of(&image));
+
+    let scratch = Scratch::new()?;
+    let mut eye = Eye::new(&scratch, MEMORY.bytes());
+    let mut machine = Machine::new(hypervisor.flat);
+    machine.cpu = CPU.to_owned();
+    machine.smp = SMP;
+    machine.memory = MEMORY;
+    machine.semihosting = true;
+    machine.host = Some(Host {
+        image: payload.flat,
+        initrd: Some(guest),
+        arguments: match course {
+            Course::Proper => "story".to_owned(),
+            Course::Spoiled => "story spoiled".to_owned(),
+        },
+    });
+    machine.extra = qmp::arguments(eye.socket()).into();
+
+    let manner = Manner {
+        chapters_before: chapters,
+        all_of_freehold: false,
+    };
+    let mut teller = Teller::new(&plan, manner, started, out);
+    teller.introduce(
+        "Act two, the guest",
+        &format!("a host kernel of ours on {SMP} x {CPU} with {MEMORY}, and its guests"),
+    );
+    let run = machine.run(LIMIT, |line| {
+        if line == LOOK {
+            show(&mut teller, &mut eye);
+        } else {
+            teller.hear(line);
+        }
+    })?;
+    // Even of a run that broke off, what was seen is judged and shown.
+    let mut sum = teller.finish();
+    match judge(&run) {
+        Ok(status) => sum.is_well &= status == 0,
+        Err(why) => {
+            scratch.keep();
+            bail!("{why}\n{}", run.report(Some(&hypervisor.elf)));
+        }
+    }
+    Ok(sum)
+}
+
+/// Looks into the machine for the step that asks for it.
+fn show<W: Write>(teller: &mut Teller<'_, W>, eye: &mut Eye) {
+    let seen = teller
+        .map()
+        .context("Freehold has not said where its map is")
+        .and_then(|map| eye.look(&map, Secret::new(SEED)));
+    match seen {
+        Ok(lines) => lines.iter().for_each(|line| teller.note(line)),
+        // The machine would wait in vain.
+        Err(error) => {
+            teller.note(&format!("{error:#}"));
+            eye.end_machine();
+        }
+    }
+}
+
+/// The exit status of the payload, if it can be believed: it came to its end and says once how many steps it played,
+/// and 0 means that these are all.
+fn judge(run: &Run) -> Result<i32> {
+    let Ending::Exited(status) = run.ending else {
+        bail!("the machine did not end by itself: {:?}", run.ending);
+    };
+    let totals: Vec<_> = run
+        .console
+        .iter()
+        .filter_map(|line| line.strip_prefix("story total "))
+        .collect();
+    let [total] = totals.as_slice() else {
+        bail!("the payload said {} times how many steps it played", totals.len());
+    };
+    let total: u64 = total.parse().context("the number of steps is none")?;
+    ensure!(
+        status != 0 || total == Step::COUNT,
+        "the payload is content with {total} of {} steps",
+        Step::COUNT
+    );
+    Ok(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn status(ending: Ending, console: &[&str]) -> Option<i32> {
+        judge(&Run {
+            console: console.iter().map(|&line| line.to_owned()).collect(),
+            complaints: String::new(),
+            ending,
+            elapsed: Duration::ZERO,
+            command: String::new(),
+        })
+        .ok()
+    }
+
+    #[test]
+    fn only_a_whole_run_has_a_status() {
+        let all = format!("story total {}", Step::COUNT);
+        assert_eq!(status(Ending::Exited(0), &["noise", &all]), Some(0));
+        assert_eq!(status(Ending::Exited(1), &["story total 3"]), Some(1));
+        for (ending, console) in [
+            (Ending::TimedOut, vec![all.as_str()]),
+            (Ending::Signaled(9), vec![&all]),
+            (Ending::Exited(0), vec![]),
+            (Ending::Exited(0), vec![&all, &all]),
+            (Ending::Exited(0), vec!["story total 3"]),
+            (Ending::Exited(0), vec!["story total many"]),
+        ] {
+            assert_eq!(status(ending, &console), None, "{ending:?} {console:?}");
+        }
+    }
+}
