@@ -7,6 +7,7 @@
 
 mod digest;
 mod first;
+mod fold;
 mod look;
 mod picture;
 mod plan;
@@ -16,6 +17,7 @@ mod teller;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
+use fold::{COLUMNS, fold};
 use std::{
     io::Write,
     time::{Duration, Instant},
@@ -24,6 +26,12 @@ use teller::Sum;
 
 /// After this time a machine that still runs is stopped. Where nothing else runs, an act takes some 20 seconds.
 const LIMIT: Duration = Duration::from_secs(180);
+
+/// What a reader must know who has not seen it before.
+const HOW_TO_READ: &str = "A step is who acts and what they do; below it the frame that it is about, the frame's \
+    state as Freehold tells it to the host, and what came of it. A call is an HVC to Freehold. NotYours is all that \
+    the host is told of what is not its own. ✓ is for a step of which all this is as it must be, ✗ for one of which \
+    it is not, · for what is said besides.";
 
 /// How the story goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,15 +48,18 @@ pub enum Course {
 /// If something cannot be fetched or built, or a machine did not come to its act's end: then the error holds
 /// the report of the run.
 pub fn tell(mut out: impl Write) -> Result<bool> {
+    let first = first::prepare()?;
+    let second = second::prepare(Course::Proper)?;
     let started = Instant::now();
     let quiet = Style::new().dimmed();
-    let _ = writeln!(
-        out,
-        "Freehold, a hypervisor at EL2, in two acts.\n\
-         {quiet}A step is shown with who acts, the frames, their state before and after, and what came of it.{quiet:#}"
-    );
-    let (first, chapters) = first::tell(&mut out, started)?;
-    let second = second::tell(&mut out, started, chapters, Course::Proper)?;
+    // If nobody reads any more, the verdict still counts.
+    let _ = writeln!(out, "Freehold, a hypervisor at EL2, in two acts.");
+    for line in fold(HOW_TO_READ, " ", COLUMNS) {
+        let _ = writeln!(out, "{quiet}{line}{quiet:#}");
+    }
+    let chapters = first.chapters();
+    let first = first.tell(&mut out, started)?;
+    let second = second.tell(&mut out, started, chapters)?;
     Ok(conclude(&mut out, started, &[first, second]))
 }
 
@@ -57,8 +68,9 @@ pub fn tell(mut out: impl Write) -> Result<bool> {
 /// # Errors
 /// As for [`tell`].
 pub fn tell_second(mut out: impl Write, course: Course) -> Result<bool> {
+    let act = second::prepare(course)?;
     let started = Instant::now();
-    let sum = second::tell(&mut out, started, 0, course)?;
+    let sum = act.tell(&mut out, started, 0)?;
     Ok(conclude(&mut out, started, &[sum]))
 }
 
@@ -73,7 +85,6 @@ fn conclude(out: &mut impl Write, started: Instant, sums: &[Sum]) -> bool {
             "Not every step went as it must",
         )
     };
-    // If nobody reads any more, the verdict still counts.
     let _ = writeln!(
         out,
         "\n{style}{verdict}{style:#}: {} of {} deeds, in {:.1} s.",

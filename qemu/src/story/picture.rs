@@ -163,15 +163,23 @@ fn draw_rows(text: &mut String, runs: &[Run], cell: u64) {
         cells.push(state_of(runs, &(at..at + cell)));
         at += cell;
     }
-    for (row, cells) in cells.chunks(ROW).enumerate() {
-        let address = first.range.start + (row * ROW) as u64 * cell;
-        let _ = write!(text, "{address:#014x} ");
-        for same in cells.chunk_by(|cell, next| cell == next) {
-            let Look { letter, style, .. } = look(same[0]);
-            let letters: String = std::iter::repeat_n(letter, same.len()).collect();
-            let _ = write!(text, "{style}{letters}{style:#}");
+    let rows: Vec<_> = (0..).zip(cells.chunks(ROW)).collect();
+    for alike in rows.chunk_by(|(_, row), (_, next)| row == next) {
+        // A line that says how many there are is worth it from two on.
+        let shown = if alike.len() > 2 { 1 } else { alike.len() };
+        for (row, cells) in &alike[..shown] {
+            let address = first.range.start + row * ROW as u64 * cell;
+            let _ = write!(text, "{address:#010x} ");
+            for same in cells.chunk_by(|cell, next| cell == next) {
+                let Look { letter, style, .. } = look(same[0]);
+                let letters: String = std::iter::repeat_n(letter, same.len()).collect();
+                let _ = write!(text, "{style}{letters}{style:#}");
+            }
+            text.push('\n');
         }
-        text.push('\n');
+        if shown < alike.len() {
+            let _ = writeln!(text, "{:>10} {} more rows like it", '⋮', alike.len() - shown);
+        }
     }
 }
 
@@ -191,12 +199,13 @@ fn legend(text: &mut String, look: &Look, state: &str, bytes: u64) {
     let Look { letter, style, means } = look;
     let _ = writeln!(
         text,
-        "{style}{letter}{style:#} {state:<21} {:>10}  {means}",
+        "{style}{letter}{style:#} {state:<20} {:>11}  {means}",
         size(bytes)
     );
 }
 
-fn size(bytes: u64) -> String {
+/// An amount of memory in words.
+pub(super) fn size(bytes: u64) -> String {
     if bytes.is_multiple_of(1 << 20) {
         format!("{} MiB", bytes >> 20)
     } else if bytes < 1 << 20 {
@@ -272,9 +281,9 @@ fn part_look(name: &str) -> Look {
         means: match name {
             "image" => "code and data",
             "ownership map" => "8 bytes for each 2 MiB of RAM",
-            "CPUs" => "a stack and data for each, guard pages between",
+            "CPUs" => "stacks and data, guard pages between",
             "host's root" => "the top of the host's stage-2 table",
-            "table pages and pool" => "EL2's stage 1, nodes of the map, the host's lower tables",
+            "table pages and pool" => "stage 1, map nodes, the host's tables",
             _ => "",
         }
         .into(),
@@ -308,10 +317,10 @@ mod tests {
             &[],
         );
         assert!(
-            has_row(&picture, &format!("0x000040000000 .d{}s", ".".repeat(61))),
+            has_row(&picture, &format!("0x40000000 .d{}s", ".".repeat(61))),
             "{picture}"
         );
-        assert!(has_row(&picture, "0x000048000000 s"), "{picture}");
+        assert!(has_row(&picture, "0x48000000 s"), "{picture}");
         let total = picture.lines().find(|line| line.starts_with(". Host")).unwrap();
         assert!(total.contains("124 MiB"), "{picture}");
     }
@@ -329,9 +338,9 @@ mod tests {
             Some(&(0x4020_0000..0x4040_0000)),
             &[],
         );
-        assert!(has_row(&picture, "0x000040000000 %#"), "{picture}");
+        assert!(has_row(&picture, "0x40000000 %#"), "{picture}");
         assert!(
-            has_row(&picture, &format!("0x0000401c0000 {}s", ".".repeat(63))),
+            has_row(&picture, &format!("0x401c0000 {}s", ".".repeat(63))),
             "{picture}"
         );
         let total = picture.lines().find(|line| line.starts_with("s Host")).unwrap();
@@ -352,7 +361,7 @@ mod tests {
         let own = 0x4020_0000..0x4040_0000;
         let picture = plain(&["map 0x40000000 512 Host"], Some(&own), &parts);
         let row = picture.lines().find(|line| line.contains("iitCC")).unwrap();
-        assert_eq!(row, format!("0x000040200000 iitCC{}", "t".repeat(59)));
+        assert_eq!(row, format!("0x40200000 iitCC{}", "t".repeat(59)));
         assert!(!picture.contains("elsewhere"));
     }
 
@@ -366,8 +375,8 @@ mod tests {
             "map 0x40200000 2 Guest/2",
         ];
         let picture = plain(&lines, None, &[]);
-        assert!(has_row(&picture, "0x000040000000 %BB"), "{picture}");
-        assert!(picture.contains("0x000040000000 AAAaa..."), "{picture}");
+        assert!(has_row(&picture, "0x40000000 %BB"), "{picture}");
+        assert!(picture.contains("0x40000000 AAAaa..."), "{picture}");
         assert!(picture.contains("private to VM 2"), "{picture}");
         let guests = guests(lines.into_iter()).unwrap();
         let [one, two] = [1, 2].map(|slot| guests[&slot]);
@@ -377,10 +386,7 @@ mod tests {
     #[test]
     fn a_hole_begins_a_new_row() {
         let picture = plain(&["map 0x40000000 2 Host", "map 0x80000000 3 Host"], None, &[]);
-        assert!(
-            picture.contains("0x000040000000 ..\n0x000080000000 ...\n"),
-            "{picture}"
-        );
+        assert!(picture.contains("0x40000000 ..\n0x80000000 ...\n"), "{picture}");
     }
 
     #[test]
@@ -392,7 +398,7 @@ mod tests {
         );
         assert!(picture.lines().count() < 80, "{picture}");
         assert!(
-            picture.contains("each letter is 16 MiB:\n0x000040000000 %."),
+            picture.contains("each letter is 16 MiB:\n0x40000000 %."),
             "{picture}"
         );
     }

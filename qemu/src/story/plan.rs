@@ -62,7 +62,7 @@ pub(super) enum Who {
     Register,
     /// A device, on the kernel's behalf.
     Device,
-    /// All of Debian.
+    /// The host's kernel and its programs.
     Everybody,
     /// The guest's kernel, by an access.
     Guest,
@@ -78,17 +78,17 @@ impl Who {
     /// A word or two for it.
     pub(super) const fn name(self) -> &'static str {
         match self {
-            Self::Program => "EL0 program",
-            Self::Kernel => "EL1 kernel",
-            Self::Call => "EL1 HVC",
-            Self::Smc => "EL1 SMC",
-            Self::Register => "EL1 MRS",
+            Self::Program => "program",
+            Self::Kernel => "host kernel",
+            Self::Call => "host call",
+            Self::Smc => "host SMC",
+            Self::Register => "host MRS",
             Self::Device => "fw_cfg DMA",
-            Self::Everybody => "EL0 + EL1",
-            Self::Guest => "guest EL1",
-            Self::GuestCall => "guest HVC",
+            Self::Everybody => "whole host",
+            Self::Guest => "guest",
+            Self::GuestCall => "guest call",
             Self::OtherGuest => "other guest",
-            Self::Runner => "the runner",
+            Self::Runner => "runner",
         }
     }
 }

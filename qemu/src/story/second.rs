@@ -3,7 +3,8 @@
 use super::{
     Course, LIMIT, digest,
     look::Eye,
-    plan,
+    picture,
+    plan::{self, Chapter},
     teller::{Manner, Sum, Teller},
 };
 use crate::{
@@ -16,27 +17,36 @@ use payload_protocol::{
     Secret,
     story::{LOOK, SEED, Step},
 };
-use std::{fs, io::Write, time::Instant};
+use std::{fs, io::Write, path::PathBuf, time::Instant};
 
 /// The machine's CPU model, number of CPUs and RAM. All of it is searched for the secret.
 const CPU: &str = "cortex-a72";
 const SMP: u32 = 2;
 const MEMORY: Memory = Memory::mib(256);
 
-/// Tells the act to `out`, after so many chapters. Answers how it went.
+/// The act, ready to be told.
+#[derive(Debug)]
+pub(super) struct Act {
+    plan: Vec<Chapter>,
+    machine: Machine,
+    eye: Eye,
+    hypervisor: PathBuf,
+    scratch: Scratch,
+}
+
+/// Builds what the act needs.
 ///
 /// # Errors
-/// If something cannot be built, or the machine did not come to the act's end.
-pub(super) fn tell(out: &mut impl Write, started: Instant, chapters: usize, course: Course) -> Result<Sum> {
+/// If something cannot be built.
+pub(super) fn prepare(course: Course) -> Result<Act> {
     let hypervisor = images::hypervisor()?;
     let payload = images::payload_host()?;
     let guest = images::payload_guest()?.flat;
     let image = fs::read(&guest).with_context(|| format!("cannot read {}", guest.display()))?;
     let frames = (image.len() as u64).div_ceil(hyp_abi::FRAME_SIZE);
-    let plan = plan::second_act(frames, digest::of(&image));
 
     let scratch = Scratch::new()?;
-    let mut eye = Eye::new(&scratch, MEMORY.bytes());
+    let eye = Eye::new(&scratch, MEMORY.bytes());
     let mut machine = Machine::new(hypervisor.flat);
     machine.cpu = CPU.to_owned();
     machine.smp = SMP;
@@ -51,33 +61,51 @@ pub(super) fn tell(out: &mut impl Write, started: Instant, chapters: usize, cour
         },
     });
     machine.extra = qmp::arguments(eye.socket()).into();
+    Ok(Act {
+        plan: plan::second_act(frames, digest::of(&image)),
+        machine,
+        eye,
+        hypervisor: hypervisor.elf,
+        scratch,
+    })
+}
 
-    let manner = Manner {
-        chapters_before: chapters,
-        all_of_freehold: false,
-    };
-    let mut teller = Teller::new(&plan, manner, started, out);
-    teller.introduce(
-        "Act two, the guest",
-        &format!("a host kernel of ours on {SMP} x {CPU} with {MEMORY}, and its guests"),
-    );
-    let run = machine.run(LIMIT, |line| {
-        if line == LOOK {
-            show(&mut teller, &mut eye);
-        } else {
-            teller.hear(line);
+impl Act {
+    /// Tells it to `out`, after so many chapters. Answers how it went.
+    ///
+    /// # Errors
+    /// If the machine did not come to the act's end.
+    pub(super) fn tell(mut self, out: &mut impl Write, started: Instant, chapters: usize) -> Result<Sum> {
+        let manner = Manner {
+            chapters_before: chapters,
+            all_of_freehold: false,
+        };
+        let mut teller = Teller::new(&self.plan, manner, started, out);
+        teller.introduce(
+            "Act two: the host has guests",
+            &format!(
+                "a host kernel of ours on {SMP} x {CPU}, {} of RAM",
+                picture::size(MEMORY.bytes())
+            ),
+        );
+        let run = self.machine.run(LIMIT, |line| {
+            if line == LOOK {
+                show(&mut teller, &mut self.eye);
+            } else {
+                teller.hear(line);
+            }
+        })?;
+        // Even of a run that broke off, what was seen is judged and shown.
+        let mut sum = teller.finish();
+        match judge(&run) {
+            Ok(status) => sum.is_well &= status == 0,
+            Err(why) => {
+                self.scratch.keep();
+                bail!("{why}\n{}", run.report(Some(&self.hypervisor)));
+            }
         }
-    })?;
-    // Even of a run that broke off, what was seen is judged and shown.
-    let mut sum = teller.finish();
-    match judge(&run) {
-        Ok(status) => sum.is_well &= status == 0,
-        Err(why) => {
-            scratch.keep();
-            bail!("{why}\n{}", run.report(Some(&hypervisor.elf)));
-        }
+        Ok(sum)
     }
-    Ok(sum)
 }
 
 /// Looks into the machine for the step that asks for it.

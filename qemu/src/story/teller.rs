@@ -3,6 +3,7 @@
 mod evidence;
 
 use super::{
+    fold::{COLUMNS, fold},
     picture::{self, Part},
     plan::{Chapter, Deed, Expected, Source},
     script::{self, Event},
@@ -15,6 +16,9 @@ const TITLE: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const QUIET: Style = Style::new().dimmed();
+
+/// Columns before what is said: a mark, and who it is about.
+const MARGIN: usize = 16;
 
 /// How an act is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +88,11 @@ impl<'a, W: Write> Teller<'a, W> {
 
     /// Prints what the act is about.
     pub(super) fn introduce(&mut self, act: &str, machine: &str) {
-        self.print(format_args!("\n{TITLE}{act}{TITLE:#}: {machine}"));
+        let rest = COLUMNS.saturating_sub(act.chars().count() + 5);
+        self.print(format_args!(
+            "\n{QUIET}━━━{QUIET:#} {TITLE}{act}{TITLE:#} {QUIET}{}\n{machine}{QUIET:#}",
+            "━".repeat(rest)
+        ));
     }
 
     /// Where Freehold said that its ownership map is.
@@ -186,11 +194,9 @@ impl<'a, W: Write> Teller<'a, W> {
         // What is said of devices that are trusted has a long topic of its own.
         let (topic, rest) = words
             .split_once(": ")
-            .filter(|(topic, _)| topic.len() <= 12)
+            .filter(|(topic, _)| topic.len() < MARGIN - 4)
             .unwrap_or(("", words));
-        self.print(format_args!(
-            "  {style}{mark}{style:#} {QUIET}{topic:<12}{QUIET:#} {rest}"
-        ));
+        self.print_item(style, mark, topic, &fold(rest, ", ", COLUMNS - MARGIN));
     }
 
     fn begin(&mut self, number: usize) {
@@ -214,13 +220,10 @@ impl<'a, W: Write> Teller<'a, W> {
         let well = verdict.is_ok() && begun == Some(number) && self.ended[number].is_none();
         self.ended[number] = Some(well);
         let (style, mark) = if well { (GOOD, '✓') } else { (BAD, '✗') };
-        self.print(format_args!(
-            "  {style}{mark}{style:#} {QUIET}{:<12}{QUIET:#} {}",
-            deed.who.name(),
-            deed.tells
-        ));
-        if let Some(told) = evidence.tell(deed) {
-            self.print(format_args!("    {:<12} {QUIET}{told}{QUIET:#}", ""));
+        let tells = fold(&deed.tells, ", ", COLUMNS - MARGIN);
+        self.print_item(style, mark, deed.who.name(), &tells);
+        for line in fold(&evidence.tell(deed), "; ", COLUMNS - MARGIN) {
+            self.print(format_args!("{:MARGIN$}{QUIET}{line}{QUIET:#}", ""));
         }
         if let Err(why) = verdict {
             self.print(format_args!("      {BAD}{why}{BAD:#}"));
@@ -236,7 +239,8 @@ impl<'a, W: Write> Teller<'a, W> {
         {
             self.print(format_args!(""));
             for line in picture.lines() {
-                self.print(format_args!("    {line}"));
+                let indent = if line.is_empty() { 0 } else { 4 };
+                self.print(format_args!("{:indent$}{line}", ""));
             }
         }
     }
@@ -247,6 +251,19 @@ impl<'a, W: Write> Teller<'a, W> {
             false => &[],
         };
         picture::draw(evidence.said(), self.own.as_ref(), parts)
+    }
+
+    /// Prints a mark, who it is about, and what is said.
+    fn print_item(&mut self, style: Style, mark: char, who: &str, said: &[String]) {
+        let mut said = said.iter();
+        let first = said.next().map_or("", String::as_str);
+        let width = MARGIN - 5;
+        self.print(format_args!(
+            "  {style}{mark}{style:#} {QUIET}{who:<width$}{QUIET:#} {first}"
+        ));
+        for line in said {
+            self.print(format_args!("{:MARGIN$}{line}", ""));
+        }
     }
 
     /// Prints a line. If nobody reads any more, the verdict still counts.

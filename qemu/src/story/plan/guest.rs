@@ -85,7 +85,7 @@ const fn says(step: Step) -> (Who, &'static str) {
         Step::ProgramJumps => (Who::Program, "jumps to it"),
         Step::HostTriesEverything => (
             Who::Everybody,
-            "try all 18 kinds of access, and fetches, on every page of it",
+            "tries all 18 kinds of access, and fetches, on every page of it",
         ),
         Step::HostSharesIt => (Who::Call, "shares it with EL2, as if it were the host's"),
         Step::HostGivesItToAnother => (
@@ -95,7 +95,7 @@ const fn says(step: Step) -> (Who, &'static str) {
         Step::HostLaunches => (Who::Call, "launches the guest"),
         Step::HostReadsDigest => (
             Who::Call,
-            "reads the launch digest: it is what the runner makes of the image",
+            "reads the launch digest: the runner makes the same of the image",
         ),
         Step::GuestReadsDigest => (Who::GuestCall, "reads the digest: it is the same"),
         Step::GuestMissesPage => (Who::Guest, "reads a page that it does not have"),

@@ -227,7 +227,7 @@ fn life(cpus: u32) -> Vec<Deed> {
             expected: Expected::Success,
             ..Deed::new(
                 Who::Everybody,
-                format!("{cpus} CPUs copy and compare 2 MiB each while 30 processes come and go"),
+                format!("{cpus} CPUs copy and compare 2 MiB while 30 processes come and go"),
                 format!(
                     "for n in $(seq {cpus}); do (dd if=/dev/urandom of=/tmp/a$n bs=1M count=2 2>/dev/null; \
                      cp /tmp/a$n /tmp/b$n; cmp /tmp/a$n /tmp/b$n || echo differ > /tmp/bad) & done; \

@@ -107,46 +107,54 @@ impl Evidence {
         }
     }
 
-    /// The frames, their states and what came of the deed, on one line.
-    pub(super) fn tell(&self, deed: &Deed) -> Option<String> {
+    /// The frame, its states and what came of the deed, apart by `; `.
+    pub(super) fn tell(&self, deed: &Deed) -> String {
         let mut parts = Vec::new();
         if let (Some(frame), Some(watched)) = (&self.frame, deed.watched) {
             let frames = match watched.frames {
                 1 => frame.clone(),
-                many => format!("{frame} +{many}"),
+                many => format!("{frame}, the first of {many},"),
             };
-            let state = match (&self.before, &self.after) {
-                (Some(before), Some(after)) if before == after => format!("stays {before}"),
+            parts.push(match (&self.before, &self.after) {
+                (Some(before), Some(after)) if before == after => format!("{frames} stays {before}"),
                 (before, after) => format!(
-                    "{} → {}",
+                    "{frames} {} → {}",
                     before.as_deref().unwrap_or("?"),
                     after.as_deref().unwrap_or("?")
                 ),
-            };
-            parts.push(format!("{frames:<16} {state:<22}"));
+            });
         }
-        let line = match &deed.expected {
+        parts.extend(match &deed.expected {
             Expected::Words(words) => self.line_with(words).map(received),
-            Expected::Finding | Expected::Digest(_) => self.said().next().map(str::to_owned),
+            Expected::Finding => self.said().next().map(str::to_owned),
+            Expected::Digest(_) => self.said().next().map(abbreviate),
             Expected::Guests { .. } => Some(self.tell_guests()),
             Expected::Success | Expected::Map => None,
-        };
-        if let Some(mut received) = line {
-            if let (Some(counter), Some(number)) = (deed.counter, self.counted) {
-                let _ = write!(received, "; {counter} +{number}");
-            }
-            parts.push(received);
+        });
+        if let (Some(_), Some(number)) = (deed.counter, self.counted) {
+            parts.push(format!("EL2 counts {number}"));
         }
-        (!parts.is_empty()).then(|| parts.join(" "))
+        parts.join("; ")
     }
 
-    /// All that is no map, in short.
+    /// What each VM has, and where the secret is.
     fn tell_guests(&self) -> String {
-        let lines: Vec<_> = self
-            .said()
-            .filter(|line| !line.starts_with("map ") && !line.starts_with("frames "))
-            .collect();
-        lines.join("; ")
+        let mut parts = Vec::new();
+        for line in self.said() {
+            match line.split_whitespace().collect::<Vec<_>>().as_slice() {
+                ["vm", slot, "private", private, "lent", lent] => {
+                    parts.push(format!("VM {slot}: {private} frames private, {lent} lent"));
+                }
+                ["secret", "guests", guests, "host", host] => {
+                    parts.push(format!("words of the secret: {guests} in private frames"));
+                    parts.push(format!("{host} in what the host can read"));
+                }
+                ["map" | "frames", ..] => {}
+                // Why nothing was seen.
+                _ => parts.push(line.to_owned()),
+            }
+        }
+        parts.join("; ")
     }
 
     fn line_with(&self, words: &str) -> Option<&str> {
@@ -186,9 +194,22 @@ fn received(line: &str) -> String {
     }
 }
 
+/// A digest by its first and last digits: all of them have been compared.
+fn abbreviate(line: &str) -> String {
+    match line.split_once(' ') {
+        Some((name, digits)) if digits.len() == 64 && digits.is_ascii() => {
+            format!("{name} {}…{}", &digits[..24], &digits[56..])
+        }
+        _ => line.to_owned(),
+    }
+}
+
 fn returned<'a>(field: &impl Fn(&str) -> Option<&'a str>) -> String {
     let mut text = field("status").unwrap_or("no status").to_owned();
-    for (name, words) in [("done", "done"), ("version", "is the version"), ("cpus", "CPUs")] {
+    if let Some(version) = field("version") {
+        let _ = write!(text, ", version {version}");
+    }
+    for (name, words) in [("done", "done"), ("cpus", "CPUs")] {
         if let Some(value) = field(name) {
             let _ = write!(text, ", {value} {words}");
         }

@@ -142,3 +142,25 @@ fn a_topic_is_whole_words() {
     assert!(is_about("cpus: 4", "cpus") && is_about("host", "host"));
     assert!(!is_about("hosts: 4", "host"));
 }
+
+#[test]
+fn no_line_is_wider_than_a_terminal() {
+    for plan in acts() {
+        let mut told = Vec::new();
+        let manner = Manner {
+            chapters_before: 10,
+            all_of_freehold: true,
+        };
+        let mut teller = Teller::new(&plan, manner, Instant::now(), &mut told);
+        teller.introduce("An act: of some words", "a machine");
+        teller.hear("freehold: EL2: reserved 0x40000000..0x40200000, 2048 KiB");
+        teller.hear("freehold: EL2: image 0x40000000..0x40100000, ownership map 0x40100000..0x40101000 of 512 regions");
+        good(&plan).iter().for_each(|line| teller.hear(line));
+        teller.finish();
+        let told = String::from_utf8(told).unwrap();
+        for line in anstream::adapter::strip_str(&told).to_string().lines() {
+            assert!(line.chars().count() <= COLUMNS, "{line}");
+            assert_eq!(line, line.trim_end());
+        }
+    }
+}
