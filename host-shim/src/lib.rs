@@ -87,3 +87,8 @@ mod fake;
 #[cfg(feature = "alloc")]
 #[cfg(test)]
 mod tests;
+
+/// The README's example, which must compile.
+#[cfg(all(doctest, feature = "alloc"))]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -118,9 +118,11 @@ pub enum ExitReason {
     CpuOn = 9,
     /// The vCPU turned itself off. It cannot run until another turns it on.
     CpuOff = 10,
-    /// The guest turned itself off: PSCI SYSTEM_OFF. No vCPU can run any more.
+    /// The guest turned itself off: PSCI SYSTEM_OFF. No vCPU can run any more; one that runs on another CPU goes on
+    /// until its next exit, and is not entered again.
     SystemOff = 11,
-    /// The guest wants a reset: PSCI SYSTEM_RESET. No vCPU can run any more: a new launch takes a new VM.
+    /// The guest wants a reset: PSCI SYSTEM_RESET. No vCPU can run any more, as after [`ExitReason::SystemOff`]: a new
+    /// launch takes a new VM.
     SystemReset = 12,
     /// The guest has touched a page that was taken from it by force. Value 0: gfn. It meets it again when it is run
     /// again.

@@ -256,8 +256,8 @@ pub enum VmCall {
     /// Takes one private frame from a guest that lives, zeroed. The guest's page is lost: a later access is an error
     /// to it, and nothing can be put in its place. Argument: physical address of the frame.
     ///
-    /// Errors: those of a frame; `NotOwner` unless it is a private frame of a guest; `Busy`; `NoMemory`;
-    /// `VmNeedsMemory`.
+    /// Errors: those of a frame; `NotOwner` unless it is a private frame of a guest, so of a poisoned one, too, which
+    /// is nobody's; `Poisoned` if it turns out to be broken; `Busy`; `NoMemory`; `VmNeedsMemory`.
     ForceReclaim {
         /// Physical address of the frame.
         frame: u64,
