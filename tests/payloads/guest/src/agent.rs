@@ -2,11 +2,11 @@
 #![expect(unsafe_code, reason = "reads and writes memory that an order names")]
 
 use crate::exception::Fault;
-use crate::{boot, hold, interrupts, probe, sysreg};
+use crate::{boot, hold, interrupts, keep, probe, sysreg};
 use core::arch::asm;
 use core::ptr::with_exposed_provenance_mut;
 use hyp_abi::FRAME_SIZE;
-use payload_protocol::{Access, Conduit, Level, Order, Report, pattern};
+use payload_protocol::{Access, Conduit, Door, Level, Order, Report, pattern};
 
 /// PSCI CPU_ON, 64-bit (Arm DEN0022).
 const CPU_ON: u32 = 0xc400_0003;
@@ -86,6 +86,8 @@ pub(crate) fn carry_out(order: Order) -> Report {
             done([])
         }
         Order::VerifyVectors { seed } => done([hold::verify_vectors(seed)]),
+        Order::Keep { page, seed } => keep::keep(page, seed),
+        Order::Watch { seed, door, argument } => watch(seed, door, argument),
     }
 }
 
@@ -102,6 +104,20 @@ fn either<const N: usize>(result: Result<[u64; N], Fault>) -> Report {
     match result {
         Ok(values) => done(values),
         Err(Fault { esr, far, elr, spsr }) => Report::Fault { esr, far, elr, spsr },
+    }
+}
+
+/// Holds a secret, and says only whether every register still held it.
+fn watch(seed: u64, door: Door, argument: u64) -> Report {
+    let [general, vectors, system, ..] = hold::hold(seed, door, argument);
+    // An exception that leaves FAR_EL1 alone would have its handler report what it finds there.
+    sysreg::clear_fault_registers();
+    match [general, vectors, system] {
+        [0, 0, 0] => done([]),
+        differences => Report::Spoiled {
+            address: 0,
+            differences,
+        },
     }
 }
 

@@ -8,7 +8,7 @@
 //!
 //! - [`boot`], [`paging`], [`exception`], [`interrupts`], [`sysreg`]: the small kernel.
 //! - [`probe`]: accesses and instructions that may fault, and what came of them.
-//! - [`hold`]: a secret in every register.
+//! - [`hold`], [`keep`]: a secret in every register, and in memory.
 //! - [`service`]: the call to the host.
 //! - [`agent`]: the orders.
 #![no_std]
@@ -19,6 +19,7 @@ mod boot;
 mod exception;
 mod hold;
 mod interrupts;
+mod keep;
 mod paging;
 mod probe;
 mod service;

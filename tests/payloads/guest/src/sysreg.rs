@@ -45,6 +45,10 @@ write!(/// Sets the virtual timer's downcounter.
     set_timer_value, "cntv_tval_el0");
 write!(/// Sets the control of the virtual timer: bit 0 enable, bit 1 mask.
     set_timer_control, "cntv_ctl_el0");
+instruction!(/// Leaves nothing in FAR_EL1 and ELR_EL1.
+    clear_fault_registers, "msr far_el1, xzr
+    msr elr_el1, xzr
+    isb");
 instruction!(/// Lets others run.
     relax, "yield");
 instruction!(/// Waits for an interrupt, masked or not.

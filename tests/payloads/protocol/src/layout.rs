@@ -6,6 +6,12 @@ pub const MEMORY: u64 = 0x4000_0000;
 /// The IPA that the guest is linked at. QEMU puts a kernel there too, so the same image runs without a host.
 pub const IMAGE: u64 = 0x4020_0000;
 
+/// The IPA from which on vCPUs keep pages of a secret: [`KEPT_PAGES`] for each, in the order of their indices.
+pub const KEPT: u64 = 0x4010_0000;
+
+/// How many pages each vCPU keeps.
+pub const KEPT_PAGES: u64 = 2;
+
 /// The guest touches nothing of its own from here on: memory for the cases, as is what lies before [`IMAGE`].
 pub const FREE: u64 = 0x4060_0000;
 

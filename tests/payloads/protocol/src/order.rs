@@ -190,6 +190,23 @@ pub enum Order {
         /// The seed.
         seed: u64,
     },
+    /// Keep a secret in one of this vCPU's pages at [`crate::layout::KEPT`]: the first time it is written, with this
+    /// seed, and every other time it is compared. Reports nothing, or that it is spoiled.
+    Keep {
+        /// Which page: below [`crate::layout::KEPT_PAGES`].
+        page: u64,
+        /// What the secret is made from.
+        seed: u64,
+    },
+    /// `Hold`, and judge what came of it. Reports nothing, or that a register is spoiled.
+    Watch {
+        /// What the secret is made from.
+        seed: u64,
+        /// How to leave.
+        door: Door,
+        /// See [`Door`].
+        argument: u64,
+    },
 }
 
 /// The order's number: bits 7:0 of x0.
@@ -215,6 +232,8 @@ enum Number {
     Repeat,
     FillVectors,
     VerifyVectors,
+    Keep,
+    Watch,
 }
 
 /// x0: the number, two small fields and one of 32 bits.
@@ -285,6 +304,10 @@ impl Order {
             } => [head(Number::Repeat, 0, access.into(), 0), address, rounds, 0],
             Self::FillVectors { seed } => [plain(Number::FillVectors), seed, 0, 0],
             Self::VerifyVectors { seed } => [plain(Number::VerifyVectors), seed, 0, 0],
+            Self::Keep { page, seed } => [plain(Number::Keep), page, seed, 0],
+            Self::Watch { seed, door, argument } => {
+                [head(Number::Watch, door.into(), 0, 0), seed, argument, 0]
+            }
         }
     }
 
@@ -361,6 +384,12 @@ impl Order {
             },
             Number::FillVectors => Self::FillVectors { seed: x1 },
             Number::VerifyVectors => Self::VerifyVectors { seed: x1 },
+            Number::Keep => Self::Keep { page: x1, seed: x2 },
+            Number::Watch => Self::Watch {
+                seed: x1,
+                door: Door::try_from(first).ok()?,
+                argument: x2,
+            },
         })
     }
 }
@@ -432,6 +461,12 @@ mod tests {
             },
             Order::FillVectors { seed: 1 },
             Order::VerifyVectors { seed: 2 },
+            Order::Keep { page: 1, seed: 2 },
+            Order::Watch {
+                seed: 3,
+                door: Door::Share,
+                argument: 4,
+            },
         ] {
             assert_eq!(Order::decode(order.encode()), Some(order));
         }

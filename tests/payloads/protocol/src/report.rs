@@ -38,6 +38,13 @@ pub enum Report {
         /// ELR_EL1.
         elr: u64,
     },
+    /// What it keeps is not what it was: by now, some word of memory or some register holds something else.
+    Spoiled {
+        /// The page, or 0 for registers.
+        address: u64,
+        /// How many words of the page differ; or which general, vector and system registers do, a bit each.
+        differences: [u64; 3],
+    },
 }
 
 /// The kind of a report: x1.
@@ -49,6 +56,7 @@ enum Kind {
     Fault,
     Puzzled,
     Broken,
+    Spoiled,
 }
 
 impl Report {
@@ -61,6 +69,10 @@ impl Report {
             Self::Fault { esr, far, elr, spsr } => [Kind::Fault as u64, esr, far, elr, spsr, 0],
             Self::Puzzled => [Kind::Puzzled as u64, 0, 0, 0, 0, 0],
             Self::Broken { esr, far, elr } => [Kind::Broken as u64, esr, far, elr, 0, 0],
+            Self::Spoiled {
+                address,
+                differences: [a, b, c],
+            } => [Kind::Spoiled as u64, address, a, b, c, 0],
         }
     }
 
@@ -85,6 +97,10 @@ impl Report {
                 esr: a,
                 far: b,
                 elr: c,
+            },
+            Kind::Spoiled => Self::Spoiled {
+                address: a,
+                differences: [b, c, d],
             },
         })
     }
@@ -133,10 +149,14 @@ mod tests {
                 far: 2,
                 elr: 3,
             },
+            Report::Spoiled {
+                address: 1,
+                differences: [2, 3, 4],
+            },
         ] {
             assert_eq!(Report::decode(report.encode()), Some(report));
         }
-        assert_eq!(Report::decode([5, 0, 0, 0, 0, 0]), None);
+        assert_eq!(Report::decode([6, 0, 0, 0, 0, 0]), None);
     }
 
     #[test]
