@@ -38,6 +38,8 @@ pub struct Effort {
     pub attack_calls: u64,
     /// Calls of the random test of the specification.
     pub random_calls: u64,
+    /// Guests that are killed at random, on each of the machines.
+    pub deaths: u64,
     /// Seconds that Debian works under load.
     pub load_seconds: u64,
 }
@@ -56,6 +58,7 @@ pub struct Part {
 /// If this program does not know where it is itself.
 pub fn parts(effort: &Effort) -> Result<Vec<Part>> {
     let calls = effort.random_calls.to_string();
+    let deaths = effort.deaths.to_string();
     let seconds = effort.load_seconds.to_string();
     let mut parts = vec![
         tests("unit", &["--lib", "--bins"], &[]),
@@ -72,6 +75,7 @@ pub fn parts(effort: &Effort) -> Result<Vec<Part>> {
         test("story", &[]),
         test("guest_payload", &[]),
         test("on_machine", &[]),
+        test("killing", &[("FREEHOLD_DEATHS", &deaths)]),
         test(
             "linux",
             &[("FREEHOLD_MATRIX", "full"), ("FREEHOLD_LOAD", &seconds)],
@@ -288,6 +292,7 @@ mod tests {
     fn every_test_program_is_a_part() {
         let effort = Effort {
             attack_calls: 1,
+            deaths: 1,
             random_calls: 1,
             load_seconds: 1,
         };

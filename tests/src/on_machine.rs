@@ -148,6 +148,32 @@ fn listed(run: &Run) -> Result<Vec<String>> {
     }
 }
 
+/// Kills so many guests on a machine, at random from `seed` on.
+///
+/// # Errors
+/// What went wrong, with the run's report.
+pub fn kill(configuration: &Configuration, seed: u64, deaths: u64, limit: Duration) -> Result<()> {
+    let arguments = format!("kill {seed} {deaths}");
+    let (machine, hypervisor) = configuration.machine(&images::payload_host()?, arguments)?;
+    let run = machine.run(limit, |_| ())?;
+    let failed = match suite::judge(&run) {
+        Ok(cases) => {
+            ensure!(!cases.is_empty(), "nobody was killed");
+            cases.into_iter().find(|case| case.outcome != Outcome::Passed)
+        }
+        Err(unsound) => return Err(unsound).with_context(|| report(&run, hypervisor.as_ref(), seed)),
+    };
+    match failed {
+        None => Ok(()),
+        Some(case) => bail!("{case:?}\n{}", report(&run, hypervisor.as_ref(), seed)),
+    }
+}
+
+fn report(run: &Run, hypervisor: Option<&Image>, seed: u64) -> String {
+    let elf = hypervisor.map(|image| image.elf.as_path());
+    format!("seed {seed}\n{}", run.report(elf))
+}
+
 /// The cases on one machine.
 #[derive(Debug)]
 pub struct Group {

@@ -17,6 +17,9 @@ pub(crate) struct Arguments {
     /// Calls of the random test of the specification
     #[arg(long, value_name = "N", default_value_t = 10_000_000)]
     random_calls: u64,
+    /// Guests that are killed at random points, on each of the machines
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    deaths: u64,
     /// Seconds that Debian works under load
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     load: u64,
@@ -28,6 +31,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let effort = soak::Effort {
         attack_calls: arguments.attack_calls,
         random_calls: arguments.random_calls,
+        deaths: arguments.deaths,
         load_seconds: arguments.load,
     };
     let parts = soak::parts(&effort)?;

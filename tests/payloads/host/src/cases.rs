@@ -4,7 +4,7 @@ mod calls;
 mod devices;
 mod every_call;
 mod framework;
-mod guests;
+pub(crate) mod guests;
 mod ownership;
 mod pool;
 mod psci;

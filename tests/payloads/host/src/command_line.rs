@@ -11,6 +11,8 @@ pub(crate) enum Command<'a> {
     Bench(Filter<'a>),
     /// Attack Freehold, with these settings.
     Attack(&'a str),
+    /// Kill guests at random, with these settings.
+    Kill(&'a str),
     /// Play the acts of a trace.
     Doors,
     /// Reset the machine while others hold memory, and look at it afterwards.
@@ -51,6 +53,7 @@ pub(crate) fn parse(line: &str) -> Result<Command<'_>, &str> {
         "" | "run" => Ok(Command::Run(filter)),
         "bench" => Ok(Command::Bench(filter)),
         "attack" => Ok(Command::Attack(rest)),
+        "kill" => Ok(Command::Kill(rest)),
         "reset" => Ok(Command::Reset),
         "doors" => Ok(Command::Doors),
         "story" => Ok(Command::Story(rest)),

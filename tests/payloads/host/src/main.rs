@@ -84,6 +84,10 @@ extern "C" fn payload_main(tree: u64) -> ! {
             cpu::start_all(machine);
             attack::run(settings)
         }
+        Ok(Command::Kill(settings)) => {
+            cpu::start_all(machine);
+            run::kill(settings)
+        }
         Ok(Command::Break(way)) => {
             cpu::start_all(machine);
             end::run(way)

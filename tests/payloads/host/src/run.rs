@@ -61,6 +61,39 @@ pub(crate) fn run(machine: &Machine, filter: Filter<'_>) -> ! {
     })
 }
 
+/// Kills guests at random, as many as `settings` say after the seed, and ends the payload. So many of them at a time are
+/// a case.
+pub(crate) fn kill(settings: &str) -> ! {
+    const TOGETHER: u64 = 50;
+    let mut words = settings.split_ascii_whitespace().map(str::parse::<u64>);
+    let (Some(Ok(seed)), Some(Ok(deaths)), None) = (words.next(), words.next(), words.next()) else {
+        println!("payload: `kill {settings}` makes no sense");
+        leave(Exit::UnknownCommand)
+    };
+    let mut failed = 0;
+    let cases = deaths.div_ceil(TOGETHER);
+    for case in 0..cases {
+        let name = format_args!("kill::{:04}", case * TOGETHER);
+        println!("T begin {name}");
+        let count = TOGETHER.min(deaths - case * TOGETHER);
+        let result = cases::guests::killing::kill(seed, case, count);
+        match result.and_then(|()| cases::support::audit_everything()) {
+            Ok(()) => println!("T pass {name}"),
+            Err(Outcome::Skipped(why)) => println!("T skip {name} {why}"),
+            Err(Outcome::Failed(Failure { file, line, text })) => {
+                failed += 1;
+                println!("T fail {name} {file}:{line} {text}");
+            }
+        }
+    }
+    println!("T end {cases}");
+    leave(match (cases, failed) {
+        (0, _) => Exit::NothingToRun,
+        (_, 0) => Exit::Passed,
+        _ => Exit::Failed,
+    })
+}
+
 /// Runs a case, and then looks whether it has left EL2 in order.
 fn run_one(case: &Case) -> TestResult {
     (case.run)()?;

@@ -11,7 +11,7 @@ mod frame;
 mod guard;
 mod guest_calls;
 mod interrupts;
-mod killing;
+pub(crate) mod killing;
 mod life;
 mod limits;
 mod mmio;

@@ -14,7 +14,7 @@ use hyp_abi::guest_call::GuestCallId;
 use hyp_abi::{FRAME_SIZE, FrameRange, FrameState, Status, VmCall};
 use payload_protocol::{Access, Order};
 
-/// Guests that are killed in `cargo test`; the soak runs the case again and again.
+/// Guests that each of the cases kills, at most; the payload's command `kill` kills as many as one has time for.
 const DEATHS: u64 = 50;
 
 /// Something for the guest to do.
@@ -83,9 +83,7 @@ fn die(vm: Vm) -> TestResult {
 case!(a_guest_killed_at_any_point_gives_every_page_back, {
     let mut random = Random::new(0xdead, 1);
     for _ in 0..DEATHS {
-        let vm = Vm::launch(Plan::protected())?;
-        live(&vm, &mut random)?;
-        die(vm)?;
+        one(&mut random)?;
     }
     Ok(())
 });
@@ -94,35 +92,59 @@ case!(
     a_guest_killed_while_the_host_is_interrupted_gives_every_page_back,
     {
         let mut random = Random::new(0xdead, 2);
-        let rounds = || -> TestResult {
-            for _ in 0..DEATHS / 5 {
-                timer::interrupt_every(sysreg::counter_frequency() / (1000 + random.below(4000)));
-                let vm = Vm::launch(Plan::protected())?;
-                live(&vm, &mut random)?;
-                die(vm)?;
-            }
-            Ok(())
-        };
-        let mut rounds = rounds;
-        let result = rounds();
-        timer::stop();
-        drive::take_interrupts();
-        result
+        for _ in 0..DEATHS / 5 {
+            one_while_interrupted(&mut random)?;
+        }
+        Ok(())
     }
 );
+
+fn one(random: &mut Random) -> TestResult {
+    let vm = Vm::launch(Plan::protected())?;
+    live(&vm, random)?;
+    die(vm)
+}
+
+fn one_while_interrupted(random: &mut Random) -> TestResult {
+    timer::interrupt_every(sysreg::counter_frequency() / (1000 + random.below(4000)));
+    let result = one(random);
+    timer::stop();
+    drive::take_interrupts();
+    result
+}
+
+fn one_from_another_cpu(random: &mut Random) -> TestResult {
+    let vm = Vm::launch(Plan::protected())?;
+    vm.ready()?;
+    for gfn in PAGE..PAGE + 4 {
+        vm.fill(gfn, random.next())?;
+    }
+    let pause = random.below(20_000);
+    kill_from_elsewhere(&vm, pause)?;
+    vm.bury()
+}
+
+/// Kills `count` guests, in each of these ways. The stream of numbers is number `stream` of `seed`.
+///
+/// # Errors
+/// The first that does not give every page back.
+pub(crate) fn kill(seed: u64, stream: u64, count: u64) -> TestResult {
+    let mut random = Random::new(seed, stream);
+    for _ in 0..count {
+        match random.below(4) {
+            0 => one_while_interrupted(&mut random)?,
+            1 if cpu::count() > 1 => one_from_another_cpu(&mut random)?,
+            _ => one(&mut random)?,
+        }
+    }
+    Ok(())
+}
 
 case!(a_guest_killed_from_another_cpu_gives_every_page_back, {
     needs_cpus(2)?;
     let mut random = Random::new(0xdead, 3);
     for _ in 0..DEATHS / 5 {
-        let vm = Vm::launch(Plan::protected())?;
-        vm.ready()?;
-        for gfn in PAGE..PAGE + 4 {
-            vm.fill(gfn, random.next())?;
-        }
-        let pause = random.below(20_000);
-        kill_from_elsewhere(&vm, pause)?;
-        vm.bury()?;
+        one_from_another_cpu(&mut random)?;
     }
     Ok(())
 });
