@@ -2,7 +2,7 @@
 //!
 //! The seed fixes each CPU's stream of attacks. Each CPU keeps book of the memory that is its own ([`ground`]), so
 //! that valid calls stay frequent and every answer can be judged; [`attacker`] is one CPU, whose attacks are in
-//! [`hypercalls`], [`access`], [`stage1`], [`devices`], [`firmware_calls`] and [`system`].
+//! [`hypercalls`], [`guests`], [`access`], [`stage1`], [`devices`], [`firmware_calls`] and [`system`].
 //!
 //! In the end all memory is taken back, Freehold's audit is asked for, and what was counted ([`tally`]) is printed, a
 //! line each that begins with `A `. The machine then stands still, for whoever wants to look into it; it does not end
@@ -17,6 +17,7 @@ mod end;
 mod firmware_calls;
 mod gadget;
 mod ground;
+mod guests;
 mod hypercalls;
 pub(crate) mod random;
 mod stage1;
@@ -89,6 +90,9 @@ pub(crate) fn run(words: &str) -> ! {
         *ATTACKERS[cpu].lock() = Some(Attacker::new(seed, cpu, ground, estate));
     }
     attack(calls);
+    if let Some(attacker) = ATTACKERS[0].lock().as_mut() {
+        attacker.end_guests();
+    }
     end::take_back(ground, |work| {
         for attacker in &ATTACKERS[..cpu::count()] {
             if let Some(attacker) = attacker.lock().as_mut() {

@@ -37,11 +37,16 @@ impl<'g> Attacker<'g> {
     /// `between` is called now and then.
     pub(super) fn burst(&mut self, calls: u64, mut between: impl FnMut(&mut Self)) {
         let second = sysreg::counter_frequency();
-        timer::interrupt_every(second / 4000 + self.random.below(second / 500));
+        // Three milliseconds and more: each is an exit of a guest, which on an emulator is slow.
+        timer::interrupt_every(second / 300 + self.random.below(second / 200));
         sysreg::unmask_irqs();
         for call in 0..calls {
             self.step += 1;
-            self.hypercall();
+            if self.random.one_in(3) {
+                self.guests();
+            } else {
+                self.hypercall();
+            }
             if self.random.one_in(2) {
                 self.step += 1;
                 self.other();

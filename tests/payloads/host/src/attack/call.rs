@@ -1,9 +1,10 @@
 //! One hypercall: made, counted, and its answer checked for what no answer may hold.
 
 use super::gadget::{self, OWN_REGISTER, REGISTERS, Registers};
+use super::guests::judge;
 use super::tally;
 use crate::cpu;
-use hyp_abi::{CallId, FRAME_SIZE, FrameState, HostCall, HostCallId, REGION_SIZE, Status};
+use hyp_abi::{FRAME_SIZE, FrameState, HostCall, HostCallId, REGION_SIZE, Status};
 
 /// What a register holds that a call must leave alone.
 const fn witness(number: usize) -> u64 {
@@ -41,21 +42,21 @@ pub(super) fn raw(arguments: [u64; 7]) -> Result<[u64; 3], Status> {
         return Err(Status::NotSupported);
     }
     ensure_preserved("HVC", &before, &after, 4);
-    let values = [after[1], after[2], after[3]];
-    let Some(status) = Status::from_register(after[0]) else {
-        tally::fail(format_args!(
-            "HVC {:x?} answered {:#x}",
-            &arguments[..3],
-            after[0]
-        ));
+    answered(arguments, [after[0], after[1], after[2], after[3]])
+}
+
+/// Counts a call that was made with `arguments` in x0 to x6, and checks its answer, x0 to x3.
+///
+/// # Errors
+/// As for [`raw`].
+pub(super) fn answered(arguments: [u64; 7], answer: [u64; 4]) -> Result<[u64; 3], Status> {
+    let [x0, values @ ..] = answer;
+    let Some(status) = Status::from_register(x0) else {
+        tally::fail(format_args!("HVC {:x?} answered {x0:#x}", &arguments[..3]));
         return Err(Status::NotSupported);
     };
     let call = HostCall::decode(arguments).ok();
-    let id = call.and_then(|call| match call.id() {
-        CallId::Host(id) => Some(id),
-        CallId::Vm(_) => None,
-    });
-    tally::call(id, status);
+    tally::call(call.map(|call| call.id()), status);
     if !documented(call, status, values) {
         tally::fail(format_args!(
             "HVC {:x?} answered {status:?} {values:x?}",
@@ -79,6 +80,9 @@ pub(super) fn checked(call: HostCall) -> Result<[u64; 3], Status> {
 /// Whether x1 to x3 hold what the call documents for this answer, and nothing else.
 fn documented(call: Option<HostCall>, status: Status, values: [u64; 3]) -> bool {
     match (status, call) {
+        (status, Some(HostCall::Vm(call))) if status != Status::Success => {
+            judge::refused(call, status, values)
+        }
         (Status::NoMemory, Some(_)) => (1..=16).contains(&values[0]) && values[1..] == [0, 0],
         (Status::Success, Some(call)) => accepted(call, values),
         (Status::Success, None) => false,
@@ -110,7 +114,7 @@ fn accepted(call: HostCall, values: [u64; 3]) -> bool {
         HostCall::Statistics { .. } | HostCall::Counter { .. } => values[1..] == [0, 0],
         HostCall::Audit(range) => values[0] <= range.frames && values[1..] == [0, 0],
         HostCall::TraceAttach { .. } | HostCall::TraceDetach { .. } => values == [0; 3],
-        HostCall::Vm(_) => true,
+        HostCall::Vm(call) => judge::accepted(call, values),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::attacker::Attacker;
 use super::ground::{Ground, Holding, REGION_FRAMES, bring_back};
 use super::random::Random;
-use super::{bank, tally};
+use super::{bank, guests, tally};
 use crate::console::println;
 use crate::cpu;
 use crate::hypercall::HYPERVISOR;
@@ -82,7 +82,7 @@ pub(super) fn audit(ground: &Ground) {
             "the audit saw {frames} frames, and {disagreements} disagree"
         ));
     }
-    if let Err(error) = totals() {
+    if let Err(error) = totals(ground) {
         tally::fail(format_args!("the last statistics: {error}"));
     }
 }
@@ -90,7 +90,7 @@ pub(super) fn audit(ground: &Ground) {
 /// Looks at every frame: all are the host's, but EL2's own and what its pool keeps. Prints the runs of the latter.
 fn look(ground: &Ground, start: u64, end: u64) -> Result<(), CallError> {
     let pool = ground.bank.base..ground.bank.base + ground.bank.frames * FRAME_SIZE;
-    let mut run: Option<FrameRange> = None;
+    let (mut pools, mut guests) = (Runs::new("hyp"), Runs::new("guest"));
     let mut at = start;
     while at < end {
         let info = HYPERVISOR.frame_state(at)?;
@@ -102,34 +102,53 @@ fn look(ground: &Ground, start: u64, end: u64) -> Result<(), CallError> {
         match info.state {
             FrameState::Host if info.count == 0 => {}
             FrameState::NotYours if ground.hyp.contains(&at) => {}
-            FrameState::NotYours if pool.contains(&at) => {
-                let grown = run.filter(|run| run.base + run.frames * FRAME_SIZE == at);
-                if grown.is_none() {
-                    print_run(run);
-                }
-                run = Some(grown.map_or(FrameRange::new(at, 1), |run| {
-                    FrameRange::new(run.base, run.frames + 1)
-                }));
-            }
-            state => tally::fail(format_args!(
-                "in the end {at:#x} is {state:?}, count {}",
-                info.count
-            )),
+            FrameState::NotYours if pool.contains(&at) => pools.add(at),
+            state => match guests::end::of_a_guest(&ground.places, at, state, info.count) {
+                Some(true) => guests.add(at),
+                Some(false) => {}
+                None => tally::fail(format_args!(
+                    "in the end {at:#x} is {state:?}, count {}",
+                    info.count
+                )),
+            },
         }
         at += size;
     }
-    print_run(run);
+    pools.print();
+    guests.print();
     Ok(())
 }
 
-fn print_run(run: Option<FrameRange>) {
-    if let Some(run) = run {
-        println!("A hyp {:#x} {}", run.base, run.frames);
+/// Frames of one kind, printed a line for each run of them.
+struct Runs {
+    kind: &'static str,
+    run: Option<FrameRange>,
+}
+
+impl Runs {
+    const fn new(kind: &'static str) -> Self {
+        Self { kind, run: None }
+    }
+
+    fn add(&mut self, at: u64) {
+        let grown = self.run.filter(|run| run.base + run.frames * FRAME_SIZE == at);
+        if grown.is_none() {
+            self.print();
+        }
+        self.run = Some(grown.map_or(FrameRange::new(at, 1), |run| {
+            FrameRange::new(run.base, run.frames + 1)
+        }));
+    }
+
+    fn print(&self) {
+        if let Some(run) = self.run {
+            println!("A {} {:#x} {}", self.kind, run.base, run.frames);
+        }
     }
 }
 
-/// The totals must add up, and nothing is shared any more.
-fn totals() -> Result<(), CallError> {
+/// The totals must add up, and nothing is shared any more but run pages.
+fn totals(ground: &Ground) -> Result<(), CallError> {
     let frames = HYPERVISOR.statistic(Statistic::Frames)?;
     let host = HYPERVISOR.statistic(Statistic::FramesHost)?;
     let shared = HYPERVISOR.statistic(Statistic::FramesSharedHyp)?;
@@ -140,7 +159,11 @@ fn totals() -> Result<(), CallError> {
         given - returned
     };
     let reserved = HYPERVISOR.statistic(Statistic::ReservedBytes)? / FRAME_SIZE;
-    if shared != 0 || host.wrapping_add(hyp).wrapping_add(other) != frames || hyp != reserved + kept {
+    let lent = guests::end::still_shared(&ground.places);
+    if shared != lent
+        || [host, shared, hyp, other].into_iter().fold(0, u64::wrapping_add) != frames
+        || hyp != reserved + kept
+    {
         tally::fail(format_args!(
             "{frames} frames: {host} host, {shared} shared, {hyp} EL2's ({reserved} reserved, {kept} kept), {other} other"
         ));

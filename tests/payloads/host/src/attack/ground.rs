@@ -4,6 +4,7 @@
 //! is contested by all, and only what is impossible is a failure there. Every plot that other frames follow ends
 //! at a guard: a frame that is donated for good, so that a call which runs past the end is refused.
 
+use super::guests::place::{NATURES, Place};
 use super::random::Random;
 use super::tally;
 use crate::frames::{self, Frames};
@@ -30,7 +31,7 @@ const MAX_GUARDS: usize = cpu::MAX * (RUNS.len() + 2);
 const SCRATCH: u64 = 4;
 
 /// Frames that all CPUs fight over.
-const CONTESTED: u64 = 8;
+const CONTESTED: u64 = 12;
 
 /// Regions that go to EL2's pool and come back. The last one does not go before the end of the attack.
 pub(super) const BANK_REGIONS: u64 = 11;
@@ -111,6 +112,8 @@ pub(super) struct Ground {
     pub(super) bank: FrameRange,
     /// Frames that are donated for good, which is to the end of the attack.
     pub(super) guards: ArrayVec<FrameRange, MAX_GUARDS>,
+    /// Where VMs live.
+    pub(super) places: ArrayVec<Place, { NATURES.len() }>,
 }
 
 /// Why there is no attack.
@@ -118,7 +121,7 @@ pub(super) struct Ground {
 pub(super) struct TooSmall;
 
 /// Frames at a multiple of `alignment` bytes.
-fn take(count: u64, alignment: u64) -> Result<FrameRange, TooSmall> {
+pub(super) fn take(count: u64, alignment: u64) -> Result<FrameRange, TooSmall> {
     frames::allocate_aligned(count, alignment)
         .map(|frames| frames.range())
         .ok_or(TooSmall)
@@ -184,12 +187,17 @@ pub(super) fn divide(mut settle: impl FnMut(usize, Estate)) -> Result<Ground, To
             tally::fail(format_args!("guard {:#x}: {error}", guard.base));
         }
     }
+    let mut places = ArrayVec::new();
+    for (number, nature) in NATURES.into_iter().enumerate() {
+        places.push(Place::new(number as u64, nature)?);
+    }
     Ok(Ground {
         hyp,
         end,
         contested,
         bank,
         guards,
+        places,
     })
 }
 

@@ -304,13 +304,18 @@ impl Attacker<'_> {
         let first = self.random.below(contested.frames);
         let count = 1 + self.random.below(contested.frames - first);
         let range = FrameRange::new(contested.base + first * FRAME_SIZE, count);
-        let owned = [Status::SharedWithHyp, Status::NotOwner];
+        let owned = [Status::SharedWithHyp, Status::NotOwner, Status::SharedWithGuest];
         let (call, possible): (_, &[Status]) = match self.random.below(7) {
             0 => (HostCall::ShareHyp(range), &owned),
             1 => (HostCall::DonateHyp(range), &owned),
             2 => (
                 HostCall::UnshareHyp(range),
-                &[Status::NotShared, Status::NotOwner, Status::Pinned],
+                &[
+                    Status::NotShared,
+                    Status::NotOwner,
+                    Status::SharedWithGuest,
+                    Status::Pinned,
+                ],
             ),
             3 | 4 => (HostCall::ReclaimHyp(range), &[Status::NotDonated]),
             5 => (
@@ -318,7 +323,12 @@ impl Attacker<'_> {
                     cpu: self.random.below(cpu::count() as u64),
                     frame: range.base,
                 },
-                &[Status::NotShared, Status::NotOwner, Status::WrongTraceState],
+                &[
+                    Status::NotShared,
+                    Status::NotOwner,
+                    Status::SharedWithGuest,
+                    Status::WrongTraceState,
+                ],
             ),
             _ => (HostCall::FrameState { frame: range.base }, &[]),
         };

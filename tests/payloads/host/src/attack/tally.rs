@@ -2,7 +2,9 @@
 
 use crate::console::println;
 use core::sync::atomic::{AtomicU64, Ordering};
-use hyp_abi::{HostCallId, Status};
+use hyp_abi::guest_call::GuestCallId;
+use hyp_abi::run_page::ExitReason;
+use hyp_abi::{CallId, HostCallId, Status, VmCallId};
 
 /// How often something was let through and how often it was refused.
 #[derive(Debug)]
@@ -72,23 +74,49 @@ kinds! {
     ReadRegister = "register.read",
     WriteRegister = "register.write",
     Above = "register.el2-el3",
+    PrivateMemory = "guest.private",
+    LentMemory = "guest.lent",
+    Scribble = "guest.run-page",
+    Watch = "guest.registers",
+    Birth = "guest.birth",
+    Death = "guest.death",
+    Order = "guest.order",
+    Interrupt = "guest.interrupt",
     Maintenance = "maintenance.cache",
     Translation = "maintenance.tlb-at",
 }
 
 const STATUSES: usize = 64;
 
-static CALLS: [Count; HostCallId::COUNT + 1] = [const { Count::new() }; HostCallId::COUNT + 1];
+/// The host's calls, then those about VMs, then what is none.
+const CALLS_COUNT: usize = HostCallId::COUNT + VmCallId::COUNT + 1;
+static CALLS: [Count; CALLS_COUNT] = [const { Count::new() }; CALLS_COUNT];
 static REFUSALS: [AtomicU64; STATUSES] = [const { AtomicU64::new(0) }; STATUSES];
 static KINDS: [Count; Kind::NAMES.len()] = [const { Count::new() }; Kind::NAMES.len()];
+static EXITS: [AtomicU64; ExitReason::Unhandled as usize + 1] =
+    [const { AtomicU64::new(0) }; ExitReason::Unhandled as usize + 1];
+static CAME_BACK: (AtomicU64, AtomicU64) = (AtomicU64::new(0), AtomicU64::new(0));
+
+/// The calls of a guest, and what is none.
+static GUEST_CALLS: [Count; super::guests::CALLS.len() + 1] =
+    [const { Count::new() }; super::guests::CALLS.len() + 1];
+
+fn guest_calls() -> impl Iterator<Item = GuestCallId> {
+    super::guests::CALLS.into_iter()
+}
+
 static FAILURES: AtomicU64 = AtomicU64::new(0);
 
 /// After so many failures the others are only counted.
 const SHOWN: u64 = 20;
 
 /// A hypercall (`None`: a number that is none) was answered.
-pub(super) fn call(id: Option<HostCallId>, status: Status) {
-    let index = id.map_or(HostCallId::COUNT, |id| u32::from(id) as usize);
+pub(super) fn call(id: Option<CallId>, status: Status) {
+    let index = match id {
+        Some(CallId::Host(id)) => u32::from(id) as usize,
+        Some(CallId::Vm(id)) => HostCallId::COUNT + u32::from(id) as usize,
+        None => CALLS_COUNT - 1,
+    };
     CALLS[index].add(status == Status::Success);
     if status != Status::Success {
         REFUSALS[refusal_index(status)].fetch_add(1, Ordering::Relaxed);
@@ -98,6 +126,25 @@ pub(super) fn call(id: Option<HostCallId>, status: Status) {
 /// An attack of another kind was answered.
 pub(super) fn attack(kind: Kind, accepted: bool) {
     KINDS[kind as usize].add(accepted);
+}
+
+/// A vCPU left.
+pub(super) fn exit(reason: ExitReason) {
+    EXITS[reason as usize].fetch_add(1, Ordering::Relaxed);
+}
+
+/// A guest's call was answered.
+pub(super) fn guest_call(function: u32, accepted: bool) {
+    let index = guest_calls()
+        .position(|id| u32::from(id) == function)
+        .unwrap_or_else(|| guest_calls().count());
+    GUEST_CALLS[index].add(accepted);
+}
+
+/// So many frames of a VM that is gone are the host's again; so many were the guest's own, and are zero.
+pub(super) fn came_back(frames: u64, zeroes: u64) {
+    CAME_BACK.0.fetch_add(frames, Ordering::Relaxed);
+    CAME_BACK.1.fetch_add(zeroes, Ordering::Relaxed);
 }
 
 /// Says that Freehold did what it must not.
@@ -116,9 +163,14 @@ pub(super) fn failures() -> u64 {
 pub(super) fn print() {
     for (index, count) in CALLS.iter().enumerate() {
         let (accepted, refused) = count.both();
-        match HostCallId::try_from(index as u32) {
-            Ok(id) => println!("A call {id:?} {accepted} {refused}"),
-            Err(_) => println!("A call Unknown {accepted} {refused}"),
+        let about_vms = index
+            .checked_sub(HostCallId::COUNT)
+            .and_then(|index| VmCallId::try_from(index as u32).ok());
+        match (HostCallId::try_from(index as u32), about_vms) {
+            (Ok(id), _) => println!("A call {id:?} {accepted} {refused}"),
+            // `Audit` is a call of either kind.
+            (_, Some(id)) => println!("A call Vm{id:?} {accepted} {refused}"),
+            _ => println!("A call Unknown {accepted} {refused}"),
         }
     }
     for (index, count) in REFUSALS.iter().enumerate() {
@@ -131,6 +183,22 @@ pub(super) fn print() {
         let (accepted, refused) = count.both();
         println!("A attack {name} {accepted} {refused}");
     }
+    for (id, count) in guest_calls().zip(&GUEST_CALLS) {
+        let (accepted, refused) = count.both();
+        println!("A guest-call {id:?} {accepted} {refused}");
+    }
+    let (accepted, refused) = GUEST_CALLS[guest_calls().count()].both();
+    println!("A guest-call Other {accepted} {refused}");
+    for (index, count) in EXITS.iter().enumerate() {
+        if let Ok(reason) = ExitReason::try_from(index as u64) {
+            println!("A exit {reason:?} {}", count.load(Ordering::Relaxed));
+        }
+    }
+    println!(
+        "A deaths {} {}",
+        CAME_BACK.0.load(Ordering::Relaxed),
+        CAME_BACK.1.load(Ordering::Relaxed)
+    );
 }
 
 /// Statuses are small negative numbers.
