@@ -1,11 +1,13 @@
-//! A hostile host attacks Freehold at random, and nothing of EL2's may come out or be changed.
+//! A hostile host, with hostile guests, attacks Freehold at random, and nothing of EL2's or of another guest's may come
+//! out or be changed.
 //!
 //! An [`Attack`] boots Freehold, built with canaries, with the payload host in its attack mode, and waits until the
-//! payload stands still. Then it looks for the canaries in the stopped machine's memory and registers ([`canary`],
-//! through QEMU's monitor), reads what the payload counted ([`report`]), and judges both.
+//! payload stands still. Then it looks for the canaries ([`canary`]) and for what guests keep from the host ([`secret`])
+//! in the stopped machine's memory and registers, reads what the payload counted ([`report`]), and judges it all.
 
 mod canary;
 mod report;
+mod secret;
 
 pub use canary::{Leak, Place};
 pub use report::{Count, Report};
@@ -15,7 +17,11 @@ use crate::machine::{Ending, Host, Machine, Memory, Run, layout, qmp};
 use crate::workspace::{self, Scratch};
 use anyhow::{Context as _, Result, anyhow, bail};
 use canary::{Canaries, Secret};
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// The line that says that the payload stands still.
 const DONE: &str = "A done ";
@@ -47,7 +53,7 @@ impl Attack {
             memory: Memory::mib(256),
             seed,
             calls: 10_000,
-            limit: Duration::from_secs(120),
+            limit: Duration::from_secs(300),
         }
     }
 
@@ -63,7 +69,12 @@ impl Attack {
         let image = scratch.path().join("freehold.img");
         let canaries = canary::plant(&hypervisor, secret, &image)?;
         let socket = qmp::socket_path(&scratch);
-        let machine = self.machine(image, &images::payload_host()?.flat, &socket);
+        let machine = self.machine(
+            image,
+            &images::payload_host()?.flat,
+            &images::payload_guest()?.flat,
+            &socket,
+        );
 
         let mut console = Vec::new();
         let mut look = None;
@@ -81,7 +92,7 @@ impl Attack {
         result.with_context(|| format!("seed {}\n{}", self.seed, run.report(Some(&hypervisor.elf))))
     }
 
-    fn machine(&self, image: std::path::PathBuf, payload: &Path, socket: &Path) -> Machine {
+    fn machine(&self, image: PathBuf, payload: &Path, guest: &Path, socket: &Path) -> Machine {
         let mut machine = Machine::new(image);
         machine.cpu.clone_from(&self.cpu);
         machine.smp = self.smp;
@@ -89,7 +100,7 @@ impl Attack {
         machine.semihosting = true;
         machine.host = Some(Host {
             image: payload.to_owned(),
-            initrd: None,
+            initrd: Some(guest.to_owned()),
             arguments: format!("attack seed={} calls={}", self.seed, self.calls),
         });
         machine.extra = qmp::arguments(socket).into();
@@ -117,6 +128,8 @@ impl Attack {
         let _ = fs::remove_file(&dump);
         let found = canaries.check(layout::RAM, &memory, report.hyp(), &registers)?;
         report.note_canaries(found, self.smp);
+        let found = secret::search(report.guests(), report.hyp(), layout::RAM, &memory, &registers);
+        report.note_secrets(found);
         report.judge(self.smp, self.calls);
         Ok(report)
     }

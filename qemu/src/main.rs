@@ -21,7 +21,7 @@ enum Command {
     Setup,
     /// Boots a Linux kernel as Freehold's host and runs a script there
     Linux(command::linux::Arguments),
-    /// Has a hostile host attack Freehold at random; fails if anything gives way
+    /// Has a hostile host, with hostile guests, attack Freehold at random; fails if anything gives way
     Attack(command::attack::Arguments),
     /// Counts what Freehold's operations cost, beside Linux 7.2's; fails if one is not below
     Bench(command::bench::Arguments),

@@ -1,4 +1,5 @@
-//! A hostile host attacks Freehold on every CPU at once, with seeds that never change and with new ones.
+//! A hostile host, with hostile guests, attacks Freehold on every CPU at once, with seeds that never change and with new
+//! ones.
 
 use anyhow::{Result, ensure};
 use freehold_runner::attack::{Attack, random_seed};

@@ -1,8 +1,11 @@
-//! What came of an attack: counts, and what went wrong.
+//! What came of an attack: counts, and what went wrong. What has to be among the counts is in [`expected`].
+
+mod expected;
 
 use super::canary::{Found, Place};
+use super::secret::{self, Guests};
 use anyhow::{Context as _, Result};
-use hyp_abi::{FRAME_SIZE, HostCallId, Status};
+use hyp_abi::FRAME_SIZE;
 use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
 
 /// How often something was let through and how often it was refused.
@@ -17,12 +20,20 @@ pub struct Count {
 /// What came of an attack.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Each hypercall by its name; `Unknown` for numbers that are none.
+    /// Each hypercall by its name, those about VMs with `Vm` before it; `Unknown` for numbers that are none.
     pub calls: BTreeMap<String, Count>,
+    /// Each call of a guest by its name; `Other` for functions that EL2 does not answer itself.
+    pub guest_calls: BTreeMap<String, Count>,
+    /// How often a vCPU left, by the reason's name.
+    pub exits: BTreeMap<String, u64>,
     /// How often each reason to refuse was given, by its name.
     pub refusals: BTreeMap<String, u64>,
     /// Each other kind of attack by its name.
     pub attacks: BTreeMap<String, Count>,
+    /// Frames that came back from VMs that had ended, and how many of them had been a guest's own and were zero.
+    pub returned: (u64, u64),
+    /// Guest frame numbers of live VMs that the last audits compared with the map.
+    pub guest_audit: u64,
     /// Frames that the audit at the end looked at, and how many disagree.
     pub audit: (u64, u64),
     /// Frames that went to EL2's pool, and that came back.
@@ -31,67 +42,10 @@ pub struct Report {
     pub failures: Vec<String>,
     /// EL2's own memory in the end: its reservation, then what its pool keeps.
     hyp: Vec<Range<u64>>,
+    guests: Guests,
     canaries: Found,
+    secrets: Vec<secret::Found>,
 }
-
-/// The reasons to refuse that an attack must meet. The others need a guest, a secure world, broken memory, or luck.
-const EXPECTED: [Status; 13] = [
-    Status::NotSupported,
-    Status::InvalidParameter,
-    Status::Misaligned,
-    Status::EmptyRange,
-    Status::RangeOverflow,
-    Status::NotMemory,
-    Status::NotOwner,
-    Status::SharedWithHyp,
-    Status::NotShared,
-    Status::NotDonated,
-    Status::Pinned,
-    Status::NoMemory,
-    Status::WrongTraceState,
-];
-
-/// Which sides of a kind of attack must have been seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sides {
-    /// It works, always.
-    Accepted,
-    /// It is refused, always.
-    Refused,
-    /// Both happen.
-    Both,
-    /// Either happens.
-    Any,
-}
-
-/// The kinds of attack other than hypercalls.
-const KINDS: [(&str, Sides); 25] = [
-    ("access.own", Sides::Accepted),
-    ("access.donated", Sides::Refused),
-    ("access.hyp", Sides::Refused),
-    ("access.contested", Sides::Both),
-    ("access.edge", Sides::Refused),
-    ("access.fetch", Sides::Both),
-    ("access.unassigned", Sides::Any),
-    ("stage1.alias", Sides::Both),
-    ("stage1.walk", Sides::Refused),
-    ("stage1.mmu-off", Sides::Both),
-    ("device.fw-cfg", Sides::Refused),
-    ("device.fw-cfg-dma", Sides::Refused),
-    ("device.its", Sides::Refused),
-    ("device.lpi", Sides::Any),
-    ("smc.any", Sides::Any),
-    ("smc.psci", Sides::Both),
-    ("smc.cpu-on", Sides::Refused),
-    ("smc.cpu-cycle", Sides::Accepted),
-    ("call.el0", Sides::Refused),
-    ("call.immediate", Sides::Refused),
-    ("register.read", Sides::Both),
-    ("register.write", Sides::Both),
-    ("register.el2-el3", Sides::Refused),
-    ("maintenance.cache", Sides::Both),
-    ("maintenance.tlb-at", Sides::Any),
-];
 
 /// Reads what the payload said.
 ///
@@ -121,6 +75,20 @@ impl Report {
                 let base = number(base)?;
                 self.hyp.push(base..base + number(frames)? * FRAME_SIZE);
             }
+            ("guest", [base, frames]) => {
+                let base = number(base)?;
+                self.guests.memory.push(base..base + number(frames)? * FRAME_SIZE);
+            }
+            ("secret", [seed]) => self.guests.seeds.push(number(seed)?),
+            ("guest-audit", [frames]) => self.guest_audit = number(frames)?,
+            ("deaths", [frames, zeroes]) => self.returned = (number(frames)?, number(zeroes)?),
+            ("guest-call", [name, accepted, refused]) => {
+                self.guest_calls
+                    .insert((*name).to_owned(), count(accepted, refused)?);
+            }
+            ("exit", [name, times]) => {
+                self.exits.insert((*name).to_owned(), number(times)?);
+            }
             ("call", [name, accepted, refused]) => {
                 self.calls.insert((*name).to_owned(), count(accepted, refused)?);
             }
@@ -147,6 +115,38 @@ impl Report {
     /// EL2's own memory.
     pub(super) fn hyp(&self) -> &[Range<u64>] {
         &self.hyp
+    }
+
+    /// What the payload says of its guests.
+    pub(super) fn guests(&self) -> &Guests {
+        &self.guests
+    }
+
+    /// Adds what became of the guests' secrets.
+    pub(super) fn note_secrets(&mut self, found: Vec<secret::Found>) {
+        for found in &found {
+            for place in &found.leaks {
+                self.failures.push(match place {
+                    Place::Memory(address) => {
+                        format!(
+                            "the host's memory at {address:#x} holds the secret of guest {:#x}",
+                            found.seed
+                        )
+                    }
+                    Place::Register(line) => {
+                        format!("a register holds the secret of guest {:#x}: {line}", found.seed)
+                    }
+                });
+            }
+            let more = found.leaked - found.leaks.len() as u64;
+            if more > 0 {
+                self.failures.push(format!(
+                    "the secret of guest {:#x} is in {more} more places",
+                    found.seed
+                ));
+            }
+        }
+        self.secrets = found;
     }
 
     /// Adds what became of the canaries.
@@ -179,58 +179,6 @@ impl Report {
         self.canaries = found;
     }
 
-    /// Adds what is missing: calls that were never accepted, refusals that were never met.
-    pub(super) fn judge(&mut self, smp: u32, calls: u64) {
-        let mut missing = Vec::new();
-        for id in HostCallId::all() {
-            let name = format!("{id:?}");
-            if self.calls.get(&name).is_none_or(|count| count.accepted == 0) {
-                missing.push(format!("{name} was never accepted"));
-            }
-        }
-        let issued: u64 = self
-            .calls
-            .values()
-            .map(|count| count.accepted + count.refused)
-            .sum();
-        if issued < calls {
-            missing.push(format!("{issued} calls were issued, of {calls}"));
-        }
-        for status in EXPECTED {
-            if self
-                .refusals
-                .get(&format!("{status:?}"))
-                .is_none_or(|times| *times == 0)
-            {
-                missing.push(format!("{status:?} was never answered"));
-            }
-        }
-        for (name, sides) in KINDS {
-            let Count { accepted, refused } = self.attacks.get(name).copied().unwrap_or_default();
-            let right = match sides {
-                Sides::Accepted => accepted > 0 && refused == 0,
-                Sides::Refused => accepted == 0 && refused > 0,
-                Sides::Both => accepted > 0 && refused > 0,
-                Sides::Any => accepted + refused > 0,
-            };
-            // One CPU alone cannot go off, and has nobody to quarrel with.
-            let alone = smp == 1 && matches!(name, "smc.cpu-cycle" | "access.contested");
-            if !right && !alone {
-                missing.push(format!("{name}: {accepted} accepted, {refused} refused"));
-            }
-        }
-        if self.pool.0 == 0 || self.pool.1 == 0 {
-            missing.push("nothing went to EL2's pool and came back".to_owned());
-        }
-        if self.audit.0 == 0 || self.audit.1 != 0 {
-            missing.push(format!(
-                "the audit saw {} frames, and {} disagree",
-                self.audit.0, self.audit.1
-            ));
-        }
-        self.failures.append(&mut missing);
-    }
-
     /// Whether Freehold is as it should be.
     #[must_use]
     pub fn passed(&self) -> bool {
@@ -248,10 +196,16 @@ impl Report {
             }
         };
         section("Hypercall", &self.calls);
+        section("Guest's call", &self.guest_calls);
         section("Attack", &self.attacks);
-        let _ = writeln!(text, "{:<22}{:>20}", "Reason to refuse", "times");
-        for (name, times) in self.refusals.iter().filter(|(_, times)| **times > 0) {
-            let _ = writeln!(text, "  {name:<20}{times:>20}");
+        for (title, rows) in [
+            ("Reason to refuse", &self.refusals),
+            ("Reason to leave a guest", &self.exits),
+        ] {
+            let _ = writeln!(text, "{title:<24}{:>18}", "times");
+            for (name, times) in rows.iter().filter(|(_, times)| **times > 0) {
+                let _ = writeln!(text, "  {name:<20}{times:>20}");
+            }
         }
         let _ = writeln!(
             text,
@@ -275,6 +229,18 @@ impl Report {
             leaks.len() + more_leaks,
             searched >> 20
         );
+        let _ = writeln!(
+            text,
+            "VMs that ended: {} frames came back, {} of them zeroed. Last audits of VMs: {} guest frames.",
+            self.returned.0, self.returned.1, self.guest_audit
+        );
+        for found in &self.secrets {
+            let _ = writeln!(
+                text,
+                "Secret of guest {:#x}: {} words in guests' memory, {} in EL2's, {} where the host can read them.",
+                found.seed, found.in_guests, found.in_hyp, found.leaked
+            );
+        }
         for failure in &self.failures {
             let _ = writeln!(text, "FAILED: {failure}");
         }

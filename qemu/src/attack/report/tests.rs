@@ -1,3 +1,4 @@
+use super::expected::{ENTROPY_CALLS, EXITS, GUEST_CALLS, KINDS, STATUSES, Sides, calls};
 use super::*;
 
 /// What a payload says when all is well.
@@ -6,14 +7,26 @@ fn well() -> Vec<String> {
         "A begin 1 100 2".to_owned(),
         "A reservation 0x40200000 0x40400000".to_owned(),
     ];
-    lines.extend(HostCallId::all().map(|id| format!("A call {id:?} 10 5")));
-    lines.push("A call Unknown 0 7".to_owned());
-    lines.extend(EXPECTED.iter().map(|status| format!("A status {status:?} 3")));
-    lines.extend(KINDS.iter().map(|(name, sides)| match sides {
-        Sides::Accepted => format!("A attack {name} 9 0"),
-        Sides::Refused => format!("A attack {name} 0 9"),
-        Sides::Both | Sides::Any => format!("A attack {name} 4 5"),
-    }));
+    let both = |sides| match sides {
+        Sides::Accepted => "9 0",
+        Sides::Refused => "0 9",
+        Sides::Both | Sides::Any => "4 5",
+    };
+    lines.extend(calls().map(|(name, sides)| format!("A call {name} {}", both(sides))));
+    lines.extend(STATUSES.iter().map(|status| format!("A status {status:?} 3")));
+    lines.extend(
+        KINDS
+            .iter()
+            .map(|(name, sides)| format!("A attack {name} {}", both(*sides))),
+    );
+    let guest_calls = GUEST_CALLS.iter().chain(&ENTROPY_CALLS);
+    lines.extend(guest_calls.map(|id| format!("A guest-call {id:?} 3 4")));
+    lines.push("A guest-call TrngVersion 3 0".to_owned());
+    lines.extend(EXITS.iter().map(|reason| format!("A exit {reason:?} 6")));
+    lines.push("A deaths 30 20".to_owned());
+    lines.push("A guest-audit 4096".to_owned());
+    lines.push("A secret 7".to_owned());
+    lines.push("A guest 0x49000000 2".to_owned());
     lines.push("A hyp 0x48000000 2".to_owned());
     lines.push("A pool 20 18".to_owned());
     lines.push("A audit 65536 0".to_owned());
@@ -32,6 +45,14 @@ fn judged(lines: &[String]) -> Report {
         },
         2,
     );
+    let seeds = report.guests().seeds.iter();
+    let secrets = seeds.map(|seed| secret::Found {
+        seed: *seed,
+        in_guests: 5,
+        in_hyp: 6,
+        ..secret::Found::default()
+    });
+    report.note_secrets(secrets.collect());
     report.judge(2, 100);
     report
 }
@@ -52,9 +73,21 @@ fn all_is_well_only_if_everything_was_seen() {
     for (index, line) in well().iter().enumerate() {
         let mut lines = well();
         lines.remove(index);
-        let needed = ["A call ", "A status ", "A attack ", "A audit", "A pool"];
-        let unknown = line.starts_with("A call Unknown");
-        if needed.iter().any(|kind| line.starts_with(kind)) && !unknown {
+        let needed = [
+            "A call ",
+            "A status ",
+            "A attack ",
+            "A guest-call ",
+            "A exit ",
+            "A deaths",
+            "A guest-audit",
+            "A secret",
+            "A audit",
+            "A pool",
+        ];
+        // Without it the other calls about entropy are not missed.
+        let is_free = line.starts_with("A guest-call TrngVersion");
+        if needed.iter().any(|kind| line.starts_with(kind)) && !is_free {
             assert!(!judged(&lines).passed(), "`{line}` was not missed");
         }
     }
@@ -63,7 +96,67 @@ fn all_is_well_only_if_everything_was_seen() {
 #[test]
 fn a_call_that_was_never_accepted_fails_the_run() {
     let failures = failures("A call Audit", "A call Audit 0 100");
-    assert_eq!(failures, ["Audit was never accepted"]);
+    assert_eq!(failures, ["Audit was accepted 0 and refused 100 times"]);
+}
+
+#[test]
+fn a_call_that_was_never_refused_fails_the_run() {
+    let failures = failures("A call VmDonate", "A call VmDonate 100 0");
+    assert_eq!(failures, ["VmDonate was accepted 100 and refused 0 times"]);
+}
+
+#[test]
+fn a_guest_whose_calls_are_all_refused_fails_the_run() {
+    for (old, new) in [
+        ("A guest-call MemShare", "A guest-call MemShare 0 100"),
+        ("A guest-call TrngRnd64", "A guest-call TrngRnd64 0 100"),
+        ("A exit MmioRead", "A exit MmioRead 0"),
+        ("A deaths", "A deaths 10 0"),
+        ("A guest-audit", "A guest-audit 0"),
+    ] {
+        assert_eq!(failures(old, new).len(), 1, "{new}");
+    }
+}
+
+#[test]
+fn without_entropy_no_call_about_it_is_missed() {
+    let lines = well().into_iter().map(|line| {
+        if line.starts_with("A guest-call Trng") {
+            format!("{} 0 9", line.rsplitn(3, ' ').last().unwrap())
+        } else {
+            line
+        }
+    });
+    assert!(judged(&lines.collect::<Vec<_>>()).passed());
+}
+
+#[test]
+fn a_secret_that_the_host_can_read_fails_the_run() {
+    let mut report = read(&well()).unwrap();
+    report.note_secrets(vec![secret::Found {
+        seed: 7,
+        in_guests: 5,
+        in_hyp: 6,
+        leaks: vec![Place::Memory(0x4800_0000), Place::Register("X00=1".to_owned())],
+        leaked: 9,
+    }]);
+    assert_eq!(report.failures.len(), 3, "{:?}", report.failures);
+    assert!(report.table().contains("FAILED: the host's memory at 0x48000000"));
+}
+
+#[test]
+fn a_secret_that_is_not_found_where_it_belongs_fails_the_run() {
+    for (in_guests, in_hyp) in [(0, 6), (5, 0)] {
+        let mut report = judged(&well());
+        report.note_secrets(vec![secret::Found {
+            seed: 7,
+            in_guests,
+            in_hyp,
+            ..secret::Found::default()
+        }]);
+        report.judge(2, 100);
+        assert_eq!(report.failures.len(), 1, "{:?}", report.failures);
+    }
 }
 
 #[test]
@@ -89,8 +182,8 @@ fn a_disagreement_fails_the_run() {
 
 #[test]
 fn too_few_calls_fail_the_run() {
-    let mut report = read(&well()).unwrap();
-    report.judge(2, 1000);
+    let mut report = judged(&well());
+    report.judge(2, 100_000);
     assert_eq!(report.failures.len(), 1, "{:?}", report.failures);
 }
 

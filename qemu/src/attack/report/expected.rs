@@ -1,0 +1,266 @@
+//! What an attack must have met, or it proves nothing: every call accepted and refused, every kind of attack, every reason.
+
+use super::{Count, Report};
+use hyp_abi::guest_call::GuestCallId;
+use hyp_abi::run_page::ExitReason;
+use hyp_abi::{HostCallId, Status, VmCallId};
+
+/// The reasons to refuse that an attack must meet. The others need a secure world, broken memory, streaming SVE mode, 255
+/// VMs, or luck.
+pub(super) const STATUSES: [Status; 28] = [
+    Status::NotSupported,
+    Status::InvalidParameter,
+    Status::Misaligned,
+    Status::EmptyRange,
+    Status::RangeOverflow,
+    Status::NotMemory,
+    Status::NotOwner,
+    Status::SharedWithHyp,
+    Status::SharedWithGuest,
+    Status::NotShared,
+    Status::NotDonated,
+    Status::Pinned,
+    Status::NoMemory,
+    Status::WrongTraceState,
+    Status::NoSuchVm,
+    Status::WrongVmState,
+    Status::NoSuchVcpu,
+    Status::VcpuExists,
+    Status::VcpuOff,
+    Status::FramesLeft,
+    Status::WrongVmKind,
+    Status::GfnOutOfRange,
+    Status::GfnMapped,
+    Status::GfnNotMapped,
+    Status::GfnLost,
+    Status::VmNeedsMemory,
+    Status::NotRelinquished,
+    Status::NotPinned,
+];
+
+/// Which sides of something must have been seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sides {
+    /// It works, always.
+    Accepted,
+    /// It is refused, always.
+    Refused,
+    /// Both happen.
+    Both,
+    /// Either happens.
+    Any,
+}
+
+/// The kinds of attack other than hypercalls.
+pub(super) const KINDS: [(&str, Sides); 33] = [
+    ("access.own", Sides::Accepted),
+    ("access.donated", Sides::Refused),
+    ("access.hyp", Sides::Refused),
+    ("access.contested", Sides::Both),
+    ("access.edge", Sides::Refused),
+    ("access.fetch", Sides::Both),
+    ("access.unassigned", Sides::Any),
+    ("stage1.alias", Sides::Both),
+    ("stage1.walk", Sides::Refused),
+    ("stage1.mmu-off", Sides::Both),
+    ("device.fw-cfg", Sides::Refused),
+    ("device.fw-cfg-dma", Sides::Refused),
+    ("device.its", Sides::Refused),
+    ("device.lpi", Sides::Any),
+    ("smc.any", Sides::Any),
+    ("smc.psci", Sides::Both),
+    ("smc.cpu-on", Sides::Refused),
+    ("smc.cpu-cycle", Sides::Accepted),
+    ("call.el0", Sides::Refused),
+    ("call.immediate", Sides::Refused),
+    ("register.read", Sides::Both),
+    ("register.write", Sides::Both),
+    ("register.el2-el3", Sides::Refused),
+    ("guest.private", Sides::Refused),
+    ("guest.lent", Sides::Any),
+    ("guest.run-page", Sides::Accepted),
+    ("guest.registers", Sides::Accepted),
+    ("guest.birth", Sides::Any),
+    ("guest.death", Sides::Accepted),
+    ("guest.order", Sides::Both),
+    ("guest.interrupt", Sides::Accepted),
+    ("maintenance.cache", Sides::Both),
+    ("maintenance.tlb-at", Sides::Any),
+];
+
+/// Which sides of each hypercall must have been seen, by the name that the payload gives it.
+pub(super) fn calls() -> impl Iterator<Item = (String, Sides)> {
+    let of_the_host = HostCallId::all().map(|id| {
+        let sides = match id {
+            // It has no arguments.
+            HostCallId::Version => Sides::Accepted,
+            _ => Sides::Both,
+        };
+        (format!("{id:?}"), sides)
+    });
+    // `Audit` is a call of either kind.
+    let about_vms = VmCallId::all().map(|id| (format!("Vm{id:?}"), Sides::Both));
+    of_the_host
+        .chain(about_vms)
+        .chain([("Unknown".to_owned(), Sides::Refused)])
+}
+
+/// The calls of guests that must have been accepted. The workarounds of SMCCC do not exist on every CPU.
+pub(super) const GUEST_CALLS: [GuestCallId; 15] = [
+    GuestCallId::SmcccVersion,
+    GuestCallId::SmcccArchFeatures,
+    GuestCallId::VendorFeatures,
+    GuestCallId::VendorUid,
+    GuestCallId::MemInfo,
+    GuestCallId::MemShare,
+    GuestCallId::MemUnshare,
+    GuestCallId::MemRelinquish,
+    GuestCallId::MmioGuardInfo,
+    GuestCallId::MmioGuardEnroll,
+    GuestCallId::MmioGuardMap,
+    GuestCallId::MmioGuardUnmap,
+    GuestCallId::MmioGuardRangeMap,
+    GuestCallId::MmioGuardRangeUnmap,
+    GuestCallId::LaunchDigest,
+];
+
+/// As above, where there is entropy.
+pub(super) const ENTROPY_CALLS: [GuestCallId; 4] = [
+    GuestCallId::TrngFeatures,
+    GuestCallId::TrngGetUuid,
+    GuestCallId::TrngRnd32,
+    GuestCallId::TrngRnd64,
+];
+
+/// Reasons for which vCPUs must have left. The others need luck.
+pub(super) const EXITS: [ExitReason; 14] = [
+    ExitReason::Interrupt,
+    ExitReason::Wait,
+    ExitReason::MemoryFault,
+    ExitReason::MmioRead,
+    ExitReason::MmioWrite,
+    ExitReason::MemoryNeeded,
+    ExitReason::Pinned,
+    ExitReason::HostService,
+    ExitReason::SendInterrupt,
+    ExitReason::CpuOn,
+    ExitReason::CpuOff,
+    ExitReason::SystemOff,
+    ExitReason::SystemReset,
+    ExitReason::Relinquished,
+];
+
+impl Sides {
+    /// Whether this is what was seen.
+    const fn are(self, Count { accepted, refused }: Count) -> bool {
+        match self {
+            Self::Accepted => accepted > 0 && refused == 0,
+            Self::Refused => accepted == 0 && refused > 0,
+            Self::Both => accepted > 0 && refused > 0,
+            Self::Any => accepted + refused > 0,
+        }
+    }
+}
+
+impl Report {
+    /// Adds what is missing: calls that were never accepted or never refused, refusals that were never met.
+    pub(in super::super) fn judge(&mut self, smp: u32, calls: u64) {
+        let mut missing = Vec::new();
+        self.judge_counts(smp, calls, &mut missing);
+        self.judge_guests(&mut missing);
+        if self.pool.0 == 0 || self.pool.1 == 0 {
+            missing.push("nothing went to EL2's pool and came back".to_owned());
+        }
+        if self.audit.0 == 0 || self.audit.1 != 0 {
+            missing.push(format!(
+                "the audit saw {} frames, and {} disagree",
+                self.audit.0, self.audit.1
+            ));
+        }
+        self.failures.append(&mut missing);
+    }
+
+    fn judge_counts(&self, smp: u32, calls: u64, missing: &mut Vec<String>) {
+        for (name, sides) in self::calls() {
+            let count = self.calls.get(&name).copied().unwrap_or_default();
+            if !sides.are(count) {
+                let Count { accepted, refused } = count;
+                missing.push(format!(
+                    "{name} was accepted {accepted} and refused {refused} times"
+                ));
+            }
+        }
+        let issued: u64 = self
+            .calls
+            .values()
+            .map(|count| count.accepted + count.refused)
+            .sum();
+        if issued < calls {
+            missing.push(format!("{issued} calls were issued, of {calls}"));
+        }
+        for status in STATUSES {
+            let times = self.refusals.get(&format!("{status:?}"));
+            if times.is_none_or(|times| *times == 0) {
+                missing.push(format!("{status:?} was never answered"));
+            }
+        }
+        for (name, sides) in KINDS {
+            let count = self.attacks.get(name).copied().unwrap_or_default();
+            // One CPU alone cannot go off, and has nobody to quarrel with.
+            let alone = smp == 1 && matches!(name, "smc.cpu-cycle" | "access.contested");
+            if !sides.are(count) && !alone {
+                let Count { accepted, refused } = count;
+                missing.push(format!("{name}: {accepted} accepted, {refused} refused"));
+            }
+        }
+    }
+
+    fn judge_guests(&self, missing: &mut Vec<String>) {
+        // There is no entropy without the instruction for it, and no call either. An answer may once be taken for that to
+        // another call: a guest does not always do what it was told to.
+        let has_entropy = self
+            .guest_calls
+            .get("TrngVersion")
+            .is_some_and(|count| count.accepted > count.refused);
+        for id in GUEST_CALLS
+            .iter()
+            .chain(ENTROPY_CALLS.iter().filter(|_| has_entropy))
+        {
+            let name = format!("{id:?}");
+            if self
+                .guest_calls
+                .get(&name)
+                .is_none_or(|count| count.accepted == 0)
+            {
+                missing.push(format!("no guest's {name} was ever accepted"));
+            }
+        }
+        for reason in EXITS {
+            let name = format!("{reason:?}");
+            if self.exits.get(&name).is_none_or(|times| *times == 0) {
+                missing.push(format!("no vCPU ever left for {name}"));
+            }
+        }
+        let (frames, zeroes) = self.returned;
+        if zeroes == 0 || frames <= zeroes {
+            missing.push(format!(
+                "{frames} frames came back from VMs, {zeroes} of them zeroed"
+            ));
+        }
+        if self.guest_audit == 0 {
+            missing.push("no live VM was compared with the map in the end".to_owned());
+        }
+        if self.secrets.is_empty() {
+            missing.push("no guest kept a secret to the end".to_owned());
+        }
+        // The search must find what is there, or it finds nothing else either.
+        for found in &self.secrets {
+            if found.in_guests == 0 || found.in_hyp == 0 {
+                missing.push(format!(
+                    "the secret of guest {:#x} is in {} words of guests' memory and {} of EL2's",
+                    found.seed, found.in_guests, found.in_hyp
+                ));
+            }
+        }
+    }
+}
