@@ -241,8 +241,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         name: "fold-of-what-differs",
         like: None,
         file: FOLD,
-        find: ".all(|(entry, number)| read(entry) == first + number * step)",
-        replace: ".all(|(entry, number)| read(entry) & !0xff == (first + number * step) & !0xff)",
+        find: "let agrees = read(entry) == expected;",
+        replace: "let agrees = read(entry) & !0xff == expected & !0xff;",
         caught_by: Layer::Unit,
     },
     // Memory that is not aligned as a block must be becomes one.
