@@ -3,10 +3,12 @@
 //! It judges as the calls are documented, stops ranged calls early, wants pages at the least convenient moments, and
 //! notes every access of the host to a frame that is not the host's.
 
+#![expect(clippy::unwrap_used, reason = "it is for tests, whose mistakes end them here")]
+
 mod calls;
 mod guest;
 
-pub(crate) use guest::Act;
+pub use guest::Act;
 
 extern crate std;
 
@@ -18,20 +20,22 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use hyp_abi::vm::{Permissions, VmFlags};
-use hyp_abi::{CallId, HostCall, Status, VmHandle};
+use hyp_abi::{CallId, HostCall, Status, Version, VmHandle};
 use std::sync::{Mutex, MutexGuard};
 
 /// The first frame of the machine.
-pub(crate) const FIRST: u64 = 0x4_0000;
+pub const FIRST: u64 = 0x4_0000;
 
 /// How many frames it has: 32 MiB.
-pub(crate) const FRAMES: u64 = 16 * 512;
+pub const FRAMES: u64 = 16 * 512;
 
 /// Frames that a ranged call finishes at once, unless they are a whole region.
 const AT_ONCE: u64 = 100;
 
+/// Who has a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Owner {
+#[expect(missing_docs, reason = "they are the states of a frame, as EL2 has them")]
+pub enum Owner {
     Host,
     SharedHyp { pins: u32 },
     Pool,
@@ -88,8 +92,9 @@ impl Frame {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct State {
+    version: Version,
     frames: BTreeMap<u64, Frame>,
     pool: Vec<u64>,
     vms: BTreeMap<u8, FakeVm>,
@@ -113,11 +118,13 @@ impl fmt::Debug for Meanwhile {
 
 /// The fake, with the host's memory.
 #[derive(Clone, Debug)]
-pub(crate) struct Fake(Arc<Mutex<State>>);
+pub struct Fake(Arc<Mutex<State>>);
 
 impl Fake {
     /// A machine whose memory is all the host's, full of what is not zero.
-    pub(crate) fn new() -> Self {
+    #[expect(clippy::new_without_default, reason = "a machine is nothing by default")]
+    #[must_use]
+    pub fn new() -> Self {
         let frame = |number| {
             let frame = Frame {
                 owner: Owner::Host,
@@ -127,7 +134,16 @@ impl Fake {
         };
         let state = State {
             frames: (FIRST..FIRST + FRAMES).map(frame).collect(),
-            ..State::default()
+            version: hyp_abi::VERSION,
+            pool: Vec::new(),
+            vms: BTreeMap::new(),
+            next_generation: 0,
+            split: BTreeSet::new(),
+            broken: BTreeSet::new(),
+            refusals: VecDeque::new(),
+            meanwhile: Vec::new(),
+            log: Vec::new(),
+            trespasses: 0,
         };
         Self(Arc::new(Mutex::new(state)))
     }
@@ -136,12 +152,20 @@ impl Fake {
         self.0.lock().unwrap()
     }
 
-    pub(crate) fn owner(&self, frame: Pfn) -> Owner {
+    /// Makes it one of another version.
+    pub fn set_version(&self, version: Version) {
+        self.state().version = version;
+    }
+
+    /// Who has a frame.
+    #[must_use]
+    pub fn owner(&self, frame: Pfn) -> Owner {
         self.state().frames[&frame.number()].owner
     }
 
     /// How many frames are not plainly the host's.
-    pub(crate) fn taken(&self) -> usize {
+    #[must_use]
+    pub fn taken(&self) -> usize {
         let state = self.state();
         state
             .frames
@@ -151,63 +175,70 @@ impl Fake {
     }
 
     /// A byte of a frame, whoever owns it.
-    pub(crate) fn byte(&self, frame: Pfn, offset: usize) -> u8 {
+    #[must_use]
+    pub fn byte(&self, frame: Pfn, offset: usize) -> u8 {
         let mut state = self.state();
         let frame = state.frames.get_mut(&frame.number()).unwrap();
         frame.contents()[offset / 8].to_le_bytes()[offset % 8]
     }
 
-    pub(crate) fn is_zero(&self, frame: Pfn) -> bool {
+    /// Whether a frame is all zero, whoever owns it.
+    #[must_use]
+    pub fn is_zero(&self, frame: Pfn) -> bool {
         let mut state = self.state();
         let frame = state.frames.get_mut(&frame.number()).unwrap();
         frame.contents().iter().all(|word| *word == 0)
     }
 
     /// How often the host touched what is not the host's.
-    pub(crate) fn trespasses(&self) -> u64 {
+    #[must_use]
+    pub fn trespasses(&self) -> u64 {
         self.state().trespasses
     }
 
     /// The frame that a guest has at a guest frame number.
-    pub(crate) fn mapped(&self, vm: VmHandle, gfn: u64) -> Option<Pfn> {
+    #[must_use]
+    pub fn mapped(&self, vm: VmHandle, gfn: u64) -> Option<Pfn> {
         let state = self.state();
         let (frame, _) = state.vms.get(&vm.slot)?.map.get(&gfn)?;
         Pfn::new(*frame)
     }
 
-    pub(crate) fn vms(&self) -> usize {
+    /// How many VMs there are.
+    #[must_use]
+    pub fn vms(&self) -> usize {
         self.state().vms.len()
     }
 
     /// What a vCPU is to do when it runs next.
-    pub(crate) fn program(&self, vm: VmHandle, vcpu: u64, acts: impl IntoIterator<Item = Act>) {
+    pub fn program(&self, vm: VmHandle, vcpu: u64, acts: impl IntoIterator<Item = Act>) {
         let mut state = self.state();
         let vm = state.vms.get_mut(&vm.slot).unwrap();
         vm.vcpus.get_mut(&vcpu).unwrap().program.extend(acts);
     }
 
     /// What the guest's calls answered since the last look.
-    pub(crate) fn results(&self, vm: VmHandle) -> Vec<i64> {
+    pub fn results(&self, vm: VmHandle) -> Vec<i64> {
         core::mem::take(&mut self.state().vms.get_mut(&vm.slot).unwrap().results)
     }
 
     /// Refuses the next call of that kind.
-    pub(crate) fn refuse_next(&self, call: CallId, status: Status) {
+    pub fn refuse_next(&self, call: CallId, status: Status) {
         self.state().refusals.push_back((call, status));
     }
 
     /// Does something just before the next call of that kind.
-    pub(crate) fn before_next(&self, call: CallId, act: impl FnOnce() + Send + 'static) {
+    pub fn before_next(&self, call: CallId, act: impl FnOnce() + Send + 'static) {
         self.state().meanwhile.push(Meanwhile(call, Box::new(act)));
     }
 
     /// Gives a frame a memory error that shows when it is scrubbed.
-    pub(crate) fn break_frame(&self, frame: Pfn) {
+    pub fn break_frame(&self, frame: Pfn) {
         self.state().broken.insert(frame.number());
     }
 
     /// The calls so far, and forgets them.
-    pub(crate) fn log(&self) -> Vec<HostCall> {
+    pub fn log(&self) -> Vec<HostCall> {
         core::mem::take(&mut self.state().log)
     }
 }
@@ -306,6 +337,8 @@ impl HostMemory for Fake {
 }
 
 impl Kernel for Fake {
+    type Lock = parking_lot::RawMutex;
+
     fn relax(&self) {
         std::thread::yield_now();
     }

@@ -22,11 +22,11 @@ const TRIES_WHILE_BUSY: u32 = 1 << 20;
 
 /// EL2 and a source of pages for it. Every VM holds on to the one that it was created with.
 #[derive(Debug)]
-pub struct Host<K> {
+pub struct Host<K: Kernel> {
     hypervisor: Hypervisor<K>,
     source: Source,
     /// The frames that were given to EL2's pool and did not come back.
-    given: Mutex<RangeSet>,
+    given: Mutex<K, RangeSet>,
     next_vm: AtomicU64,
 }
 
@@ -36,7 +36,7 @@ impl<K: Kernel> Host<K> {
         Arc::new(Self {
             hypervisor: Hypervisor::new(kernel),
             source,
-            given: Mutex::new(RangeSet::new()),
+            given: Mutex::<K, _>::new(RangeSet::new()),
             next_vm: AtomicU64::new(1),
         })
     }

@@ -40,7 +40,10 @@ pub trait HostMemory {
 }
 
 /// The kernel: the way to EL2, the way to memory, and how to wait.
-pub trait Kernel: Hypercall + HostMemory + Send + Sync + Debug {
+pub trait Kernel: Hypercall + HostMemory + Send + Sync + Debug + 'static {
+    /// Its lock. Whoever has one allocates memory and calls EL2; where that may sleep, so must whoever waits for it.
+    type Lock: lock_api::RawMutex + Send + Sync;
+
     /// Called again and again while something waits for another CPU. A kernel that may have preempted the one that
     /// is waited for yields here.
     fn relax(&self) {

@@ -18,11 +18,14 @@
 //! - [`vm`]: [`Vm`], its memory slots, faults, life and end.
 //! - [`vcpu`]: [`Vcpu`], runs and exits.
 //! - [`vgic`]: [`vgic::Vgic`], the interrupt controller of a guest.
+//! - [`sync`]: its locks.
 //! - [`failure`]: why one of these did not do what it was asked.
+//!
+//! With the feature `fake` there is a small EL2 for tests.
 //!
 //! # Locks
 //!
-//! A spin lock is never held over work on contents. What keeps an extent of a file from changing hands meanwhile is
+//! A lock is never held over work on contents. What keeps an extent of a file from changing hands meanwhile is
 //! its *hold*: see [`memfd`]. Order: hold of an extent → a slot's record → everything else, and of everything else one
 //! at a time. No code waits for a hold while it has one.
 #![no_std]
@@ -58,7 +61,7 @@ pub mod provider;
 #[cfg(feature = "alloc")]
 mod range_set;
 #[cfg(feature = "alloc")]
-mod sync;
+pub mod sync;
 #[cfg(feature = "alloc")]
 pub mod vcpu;
 #[cfg(feature = "alloc")]
@@ -82,8 +85,8 @@ pub use vcpu::{Exit, Vcpu};
 pub use vm::{SlotConfig, Vm, VmConfig};
 
 #[cfg(feature = "alloc")]
-#[cfg(test)]
-mod fake;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 #[cfg(feature = "alloc")]
 #[cfg(test)]
 mod tests;

@@ -1,33 +1,21 @@
-//! The lock of this crate: a fair one that spins.
+//! The locks of this crate.
 //!
-//! Under test it is the standard library's, since threads that are preempted while they queue for a fair lock keep all
-//! others waiting for a whole time slice.
+//! What belongs to a VM or a file is behind a [`Mutex`] of the kernel's own kind, [`Kernel::Lock`]: while it is held
+//! memory is allocated, and EL2 is called, and on a kernel that preempts its holder others must sleep rather than spin.
+//! The providers and the guest's GIC have a [`SpinMutex`], which they hold for a few instructions, and where a kernel could
+//! preempt or interrupt its holder it keeps interrupts off.
 
+use crate::Kernel;
+
+/// A lock of the kernel that `K` is.
+pub type Mutex<K, T> = lock_api::Mutex<<K as Kernel>::Lock, T>;
+
+/// A lock that spins, and is fair: for a kernel that neither sleeps nor preempts.
+pub type SpinLock = spin::Mutex<()>;
+
+/// A lock that is held for a few instructions. Under test it is one that sleeps, since threads that are preempted while they queue for a
+/// fair lock keep all others waiting for a whole time slice.
 #[cfg(not(test))]
-pub(crate) use spin::Mutex;
+pub(crate) type SpinMutex<T> = lock_api::Mutex<SpinLock, T>;
 #[cfg(test)]
-pub(crate) use tested::Mutex;
-
-#[cfg(test)]
-mod tested {
-    extern crate std;
-    use std::sync::{MutexGuard, PoisonError};
-
-    #[derive(Debug, Default)]
-    pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
-
-    impl<T> Mutex<T> {
-        pub(crate) const fn new(value: T) -> Self {
-            Self(std::sync::Mutex::new(value))
-        }
-
-        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            // A test that has failed already may still want to unwind through this.
-            self.0.lock().unwrap_or_else(PoisonError::into_inner)
-        }
-
-        pub(crate) fn get_mut(&mut self) -> &mut T {
-            self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
-        }
-    }
-}
+pub(crate) type SpinMutex<T> = lock_api::Mutex<parking_lot::RawMutex, T>;

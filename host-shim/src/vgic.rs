@@ -52,7 +52,7 @@ pub use run::Synced;
 pub use shape::InterfaceShape;
 pub use vcpu_set::{MAX_VCPUS, VcpuSet, affinity_of, vcpu_at};
 
-use crate::sync::Mutex;
+use crate::sync::SpinMutex;
 use crate::vcpu::ListRegisters;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -106,7 +106,7 @@ pub struct Vgic {
     /// The vCPUs that may have an SPI pending or active. A vCPU that is not in it need not look. Bits are set and
     /// cleared with the SPIs locked.
     attention: AtomicU64,
-    spis: Mutex<Spis>,
+    spis: SpinMutex<Spis>,
 }
 
 /// What belongs to one vCPU.
@@ -114,7 +114,7 @@ pub struct Vgic {
 struct Local {
     /// GICR_TYPER.Last: no redistributor follows upon its own.
     last: AtomicBool,
-    state: Mutex<LocalState>,
+    state: SpinMutex<LocalState>,
 }
 
 #[derive(Debug)]
@@ -159,7 +159,7 @@ impl Vgic {
             timer: AtomicU32::new(TIMER),
             vcpus: vcpus.into_boxed_slice(),
             attention: AtomicU64::new(0),
-            spis: Mutex::new(spis),
+            spis: SpinMutex::new(spis),
         })
     }
 
@@ -213,7 +213,7 @@ impl Local {
     fn new() -> Self {
         Self {
             last: AtomicBool::new(false),
-            state: Mutex::new(LocalState {
+            state: SpinMutex::new(LocalState {
                 bank: Bank::private(),
                 loaded: ListRegisters::new(),
                 left_out: 0,

@@ -3,6 +3,7 @@
 use super::{AT_ONCE, FakeVcpu, FakeVm, Life, Owner, State};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+use hyp_abi::host_call::{Features, Statistic};
 use hyp_abi::vm::{Permissions, VmFlags, VmStatistic};
 use hyp_abi::{FRAME_SIZE, FrameRange, FrameState, GuestRange, HostCall, Status, VmCall, VmHandle};
 
@@ -57,6 +58,23 @@ impl State {
                 Ok([kind.into(), count.into(), FRAME_SIZE])
             }
             HostCall::Vm(call) => self.judge_vm(call),
+            HostCall::Version => Ok([self.version.to_register(), Features::VMS.bits(), 2]),
+            HostCall::Statistics { statistic } => {
+                let statistic = Statistic::try_from(statistic).map_err(|_| (Status::InvalidParameter, 0))?;
+                let count = |wanted: fn(&Owner) -> bool| {
+                    let frames = self.frames.values();
+                    frames.filter(|frame| wanted(&frame.owner)).count() as u64
+                };
+                let value = match statistic {
+                    Statistic::Frames => count(|_| true),
+                    Statistic::FramesHost => count(|owner| *owner == Owner::Host),
+                    Statistic::FramesSharedHyp => count(|owner| matches!(owner, Owner::SharedHyp { .. })),
+                    Statistic::FramesHyp | Statistic::PoolTotal => count(|owner| *owner == Owner::Pool),
+                    Statistic::PoolFree => self.pool.len() as u64,
+                    Statistic::FramesOther | Statistic::ReservedBytes => 0,
+                };
+                Ok([value, 0, 0])
+            }
             other => panic!("the shim does not make {other:?}"),
         }
     }

@@ -13,13 +13,16 @@ use hyp_abi::vm::Permissions;
 
 /// What a guest does. Calls note what they answered.
 #[derive(Clone, Debug)]
-pub(crate) enum Act {
+pub enum Act {
     /// Fills a page.
     Write(u64, u8),
     /// Finds every byte of a page to be that.
     Expect(u64, u8),
+    /// Shares a page with the host.
     Share(u64),
+    /// Ends that.
     Unshare(u64),
+    /// Gives pages up: the first, and how many.
     Relinquish(u64, u64),
     /// Exits with these values.
     Exit(ExitReason, [u64; 7]),

@@ -31,7 +31,7 @@ pub(crate) struct Inner<K: Kernel> {
     inode: Arc<Inode<K>>,
     vm: Arc<Identity<K>>,
     /// The bound ranges of pages, by their first page.
-    bindings: Mutex<BTreeMap<u64, Binding<K>>>,
+    bindings: Mutex<K, BTreeMap<u64, Binding<K>>>,
 }
 
 #[derive(Debug)]
@@ -130,7 +130,7 @@ impl<K: Kernel> GuestMemfd<K> {
         let inner = Arc::new(Inner {
             inode,
             vm,
-            bindings: Mutex::default(),
+            bindings: Mutex::<K, _>::default(),
         });
         inner.inode.add_file(Arc::downgrade(&inner));
         Self { inner }

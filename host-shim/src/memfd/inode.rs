@@ -22,8 +22,8 @@ pub(crate) struct Inode<K: Kernel> {
     pub(crate) host: Arc<Host<K>>,
     pub(crate) source: Source,
     pub(crate) config: MemfdConfig,
-    pub(crate) contents: Mutex<Memory>,
-    files: Mutex<Vec<Weak<Inner<K>>>>,
+    pub(crate) contents: Mutex<K, Memory>,
+    files: Mutex<K, Vec<Weak<Inner<K>>>>,
 }
 
 /// What the file has, and what of it is pinned.
@@ -69,8 +69,8 @@ impl<K: Kernel> Inode<K> {
             host,
             source,
             config,
-            contents: Mutex::default(),
-            files: Mutex::default(),
+            contents: Mutex::<K, _>::default(),
+            files: Mutex::<K, _>::default(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Blocks of any size, by the buddy system.
 
 use super::{Allocated, Contents, Provider};
-use crate::sync::Mutex;
+use crate::sync::SpinMutex;
 use crate::{Block, MAX_ORDER, Pfn};
 use buddy_system_allocator::FrameAllocator;
 use core::fmt;
@@ -10,7 +10,7 @@ use core::ops::RangeInclusive;
 const ORDERS: usize = MAX_ORDER as usize + 1;
 
 /// Blocks of 4 KiB to 1 GiB out of whatever ranges of frames it was given.
-pub struct Buddy(Mutex<State>);
+pub struct Buddy(SpinMutex<State>);
 
 struct State {
     allocator: FrameAllocator<ORDERS>,
@@ -21,7 +21,7 @@ impl Buddy {
     /// A provider without a frame.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Mutex::new(State {
+        Self(SpinMutex::new(State {
             allocator: FrameAllocator::new(),
             free: 0,
         }))

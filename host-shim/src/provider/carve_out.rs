@@ -2,7 +2,7 @@
 
 use super::{Allocated, Contents, Provider};
 use crate::range_set::RangeSet;
-use crate::sync::Mutex;
+use crate::sync::SpinMutex;
 use crate::{Block, MAX_ORDER, Pfn};
 use core::ops::RangeInclusive;
 
@@ -12,7 +12,7 @@ use core::ops::RangeInclusive;
 pub struct CarveOut {
     first: u64,
     end: u64,
-    free: Mutex<RangeSet>,
+    free: SpinMutex<RangeSet>,
 }
 
 impl CarveOut {
@@ -25,7 +25,7 @@ impl CarveOut {
         Self {
             first,
             end,
-            free: Mutex::new(free),
+            free: SpinMutex::new(free),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Huge blocks that were set aside, without a fallback.
 
 use super::{Allocated, Contents, Provider};
-use crate::sync::Mutex;
+use crate::sync::SpinMutex;
 use crate::{Block, Error, MAX_ORDER, Pfn};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -13,7 +13,7 @@ use core::ops::RangeInclusive;
 pub struct HugePool {
     order: u8,
     from: Arc<dyn Provider>,
-    free: Mutex<Vec<Pfn>>,
+    free: SpinMutex<Vec<Pfn>>,
 }
 
 impl HugePool {
@@ -28,7 +28,7 @@ impl HugePool {
         let pool = Self {
             order,
             from,
-            free: Mutex::new(Vec::new()),
+            free: SpinMutex::new(Vec::new()),
         };
         for _ in 0..blocks {
             // A pool that is dropped gives back what it has.

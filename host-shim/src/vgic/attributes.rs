@@ -17,7 +17,7 @@ use super::frames::Frame;
 use super::user::{LATEST_REVISION, checked_revision};
 use super::vcpu_set::vcpu_at;
 use super::{InterfaceShape, MAX_VCPUS, NoVgic, PRIVATE, VcpuSet, Vgic, VgicConfig};
-use crate::sync::Mutex;
+use crate::sync::SpinMutex;
 use init::has_register;
 use placement::Placement;
 use spin::Once;
@@ -127,7 +127,7 @@ struct Setup {
 #[derive(Debug)]
 pub struct VgicDevice {
     interface: InterfaceShape,
-    setup: Mutex<Setup>,
+    setup: SpinMutex<Setup>,
     vgic: Once<Vgic>,
     layout: Once<Layout>,
 }
@@ -138,7 +138,7 @@ impl VgicDevice {
     pub const fn new(interface: InterfaceShape, ipa_bits: u32) -> Self {
         Self {
             interface,
-            setup: Mutex::new(Setup {
+            setup: SpinMutex::new(Setup {
                 interrupts: None,
                 revision: LATEST_REVISION,
                 maintenance: DEFAULT_MAINTENANCE,

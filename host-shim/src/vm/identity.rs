@@ -24,12 +24,12 @@ pub(crate) struct Identity<K: Kernel> {
     doomed: AtomicBool,
     pub(super) gone: AtomicBool,
     /// Held by whoever ends the VM.
-    pub(super) ending: Mutex<()>,
-    pub(super) slots: Mutex<Slots<K>>,
+    pub(super) ending: Mutex<K, ()>,
+    pub(super) slots: Mutex<K, Slots<K>>,
     /// Memory whose last file was closed while the guest had some of it.
-    pub(super) adopted: Mutex<Vec<Arc<Inode<K>>>>,
-    pub(super) debts: Mutex<Vec<Debt<K>>>,
-    pub(super) run_pages: Mutex<Vec<Pfn>>,
+    pub(super) adopted: Mutex<K, Vec<Arc<Inode<K>>>>,
+    pub(super) debts: Mutex<K, Vec<Debt<K>>>,
+    pub(super) run_pages: Mutex<K, Vec<Pfn>>,
     /// How many pages that the guest gave up were taken.
     pub(super) taken: AtomicU64,
 }
@@ -45,11 +45,11 @@ impl<K: Kernel> Identity<K> {
             launched: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
             gone: AtomicBool::new(false),
-            ending: Mutex::new(()),
-            slots: Mutex::new(Slots::new()),
-            adopted: Mutex::new(Vec::new()),
-            debts: Mutex::new(Vec::new()),
-            run_pages: Mutex::new(Vec::new()),
+            ending: Mutex::<K, _>::new(()),
+            slots: Mutex::<K, _>::new(Slots::new()),
+            adopted: Mutex::<K, _>::new(Vec::new()),
+            debts: Mutex::<K, _>::new(Vec::new()),
+            run_pages: Mutex::<K, _>::new(Vec::new()),
             taken: AtomicU64::new(0),
         }
     }

@@ -45,7 +45,7 @@ pub(crate) struct Slot<K: Kernel> {
     inode: Weak<Inode<K>>,
     life: AtomicU8,
     /// The pages that the guest borrows, counted from the slot's first. Recorded before they are shared.
-    pub(super) borrowed: Mutex<RangeSet>,
+    pub(super) borrowed: Mutex<K, RangeSet>,
 }
 
 const ALIVE: u8 = 0;
@@ -169,7 +169,7 @@ impl<K: Kernel> Vm<K> {
             file: Arc::downgrade(file),
             inode: Arc::downgrade(file.inode()),
             life: AtomicU8::new(ALIVE),
-            borrowed: Mutex::default(),
+            borrowed: Mutex::<K, _>::default(),
         });
         file.bind(&slot.window(), &slot)?;
         core.slots

@@ -5,6 +5,7 @@ use crate::frames::Frames;
 use crate::hypercall::Hvc;
 use crate::probe::{self, Access, Level};
 use crate::sysreg;
+use host_shim::sync::SpinLock;
 use host_shim::{HostMemory, Hypercall, Kernel, NotReachable, Pfn};
 
 /// This kernel.
@@ -57,6 +58,8 @@ impl HostMemory for PayloadKernel {
 }
 
 impl Kernel for PayloadKernel {
+    type Lock = SpinLock;
+
     fn relax(&self) {
         sysreg::relax();
     }
