@@ -81,6 +81,34 @@ pub fn probe_module(packages: &Packages) -> Result<PathBuf> {
     module::build(
         &workspace::root().join("tests/payloads/probe/module"),
         "freehold-probe",
+        None,
+        packages,
+    )
+}
+
+/// Builds the cases for `/dev/kvm`, a static program for a Linux host.
+///
+/// # Errors
+/// If it does not build; the error holds what the compiler said.
+pub fn payload_kvm() -> Result<PathBuf> {
+    cargo::build(
+        "payload-kvm",
+        LINUX_TARGET,
+        None,
+        "Building the cases for /dev/kvm",
+    )
+}
+
+/// Builds the module that makes Linux Freehold's host, for the kernel of `packages`.
+///
+/// # Errors
+/// If it does not build; the error holds what the compiler said.
+pub fn linux_module(packages: &Packages) -> Result<PathBuf> {
+    let library = cargo::build_library("freehold-linux", BARE_TARGET, "Building the host's module")?;
+    module::build(
+        &workspace::root().join("host-shim/linux/skin"),
+        "freehold",
+        Some(&library),
         packages,
     )
 }

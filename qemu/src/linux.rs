@@ -28,6 +28,8 @@ pub struct Linux {
     pub kernel: Option<PathBuf>,
     /// The probe's module for it; the suite's kernel gets one that is built for it.
     pub module: Option<PathBuf>,
+    /// Further files of the host's, each by its path in the root directory.
+    pub files: Vec<(String, PathBuf)>,
     /// An archive that is unpacked before ours.
     pub initrd: Option<PathBuf>,
     /// The shell script that is the host's work.
@@ -71,6 +73,7 @@ impl Linux {
             suite,
             kernel: None,
             module: None,
+            files: Vec::new(),
             initrd: None,
             script: script.into(),
             freehold: true,
@@ -122,6 +125,7 @@ impl Linux {
             busybox: &packages.busybox,
             probe: &probe,
             module: module.as_deref(),
+            files: &self.files,
             script: &self.script,
         };
         // The kernel unpacks one archive after the other: ours last, so that it finds its own files.

@@ -5,7 +5,9 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use hyp_abi::host_call::{Features, Statistic};
 use hyp_abi::vm::{Permissions, VmFlags, VmStatistic};
-use hyp_abi::{FRAME_SIZE, FrameRange, FrameState, GuestRange, HostCall, Status, VmCall, VmHandle};
+use hyp_abi::{
+    FRAME_SIZE, FrameRange, FrameState, GuestRange, HostCall, REGION_SIZE, Status, VmCall, VmHandle,
+};
 
 pub(super) type Answer = Result<[u64; 3], (Status, u64)>;
 
@@ -55,10 +57,24 @@ impl State {
                     Owner::Relinquished => (FrameState::Relinquished, 0),
                     Owner::Pool | Owner::Guest { .. } | Owner::Poisoned => (FrameState::NotYours, 0),
                 };
-                Ok([kind.into(), count.into(), FRAME_SIZE])
+                let extent = if kind == FrameState::Host && !self.split.contains(&(frame / REGION_SIZE)) {
+                    REGION_SIZE
+                } else {
+                    FRAME_SIZE
+                };
+                Ok([kind.into(), count.into(), extent])
             }
             HostCall::Vm(call) => self.judge_vm(call),
             HostCall::Version => Ok([self.version.to_register(), Features::VMS.bits(), 2]),
+            HostCall::Collapse(range) => self.ranged(range, |state, frame, _| {
+                state.owner(frame)?;
+                let region = frame >> 9;
+                let mut frames = state.frames.range(region << 9..(region + 1) << 9);
+                if frames.all(|(_, frame)| frame.owner == Owner::Host) {
+                    state.split.remove(&region);
+                }
+                Ok(())
+            }),
             HostCall::Statistics { statistic } => {
                 let statistic = Statistic::try_from(statistic).map_err(|_| (Status::InvalidParameter, 0))?;
                 let count = |wanted: fn(&Owner) -> bool| {

@@ -5,7 +5,10 @@
 
 use anyhow::{Context as _, Result};
 use cpio::newc::{Builder, trailer};
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Where the first program lies in the archive that [`for_script`] makes. It is not called `/init`, so that it
 /// can be laid over another archive which has one.
@@ -108,6 +111,8 @@ pub struct Contents<'a> {
     pub probe: &'a Path,
     /// The probe's module, if there is one for the kernel.
     pub module: Option<&'a Path>,
+    /// Further files, each by its path in the archive, such as `payload-kvm`. All of them can be run.
+    pub files: &'a [(String, PathBuf)],
     /// The shell script that is the machine's work.
     pub script: &'a str,
 }
@@ -128,6 +133,9 @@ pub fn for_script(contents: Contents<'_>) -> Result<Vec<u8>> {
     archive.copy("freehold-probe", contents.probe)?;
     if let Some(module) = contents.module {
         archive.copy("freehold-probe.ko", module)?;
+    }
+    for (path, file) in contents.files {
+        archive.copy(path, file)?;
     }
     archive.program("freehold-functions", include_bytes!("initramfs/functions.sh"))?;
     archive.program("freehold-script", contents.script.as_bytes())?;

@@ -15,12 +15,23 @@ use std::{
     process::Command,
 };
 
-/// Builds the module `name` from `source` for the kernel of `packages`; returns the `.ko` file.
-pub(super) fn build(source: &Path, name: &str, packages: &Packages) -> Result<PathBuf> {
+/// Builds the module `name` from `source`, with a library beside it if it needs one, for the kernel of `packages`;
+/// returns the `.ko` file.
+pub(super) fn build(
+    source: &Path,
+    name: &str,
+    library: Option<&Path>,
+    packages: &Packages,
+) -> Result<PathBuf> {
     let directory =
         workspace::target_directory("images/modules")?.join(format!("{name}-{}", packages.release));
     let _lock = Lock::acquire(&directory.with_added_extension("lock"))?;
     mirror(source, &directory)?;
+    if let Some(library) = library {
+        let name = library.file_name().context("a library without a name")?;
+        let contents = fs::read(library).with_context(|| format!("cannot read {}", library.display()))?;
+        workspace::write_whole(&directory.join(name), &contents)?;
+    }
     let mut step = Step::begin(format!(
         "Building the module {name} for Linux {}",
         packages.release

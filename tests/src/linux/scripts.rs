@@ -22,6 +22,8 @@ impl Script {
     pub const ILL: Self = Self(include_str!("scripts/ill.sh"));
     /// Ordinary work for `LOAD_SECONDS`.
     pub const LIFE: Self = Self(include_str!("scripts/life.sh"));
+    /// The module, and KVM's interface. Needs `freehold.ko` and `payload-kvm` in the host's root directory.
+    pub const MODULE: Self = Self(include_str!("scripts/module.sh"));
 
     /// The names of its cases.
     pub fn cases(self) -> impl Iterator<Item = &'static str> {
@@ -58,12 +60,13 @@ mod tests {
     use super::*;
     use std::{io::Write as _, process::Command, process::Stdio};
 
-    const ALL: [Script; 5] = [
+    const ALL: [Script; 6] = [
         Script::BOOT,
         Script::ABORTS,
         Script::REFUSALS,
         Script::ILL,
         Script::LIFE,
+        Script::MODULE,
     ];
 
     #[test]

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * Descriptors: one kind of file for every object of the Rust half, which says what it can do.
+ */
+#include <linux/anon_inodes.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/version.h>
+
+#include "freehold.h"
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
+static void vm_flags_set(struct vm_area_struct *vma, unsigned long flags)
+{
+	vma->vm_flags |= flags;
+}
+#endif
+
+static int descriptor_release(struct inode *inode, struct file *file)
+{
+	fhr_close(file->private_data);
+	return 0;
+}
+
+static long descriptor_ioctl(struct file *file, unsigned int command, unsigned long argument)
+{
+	return fhr_ioctl(file->private_data, command, argument);
+}
+
+static vm_fault_t descriptor_fault(struct vm_fault *fault)
+{
+	switch (fhr_fault(fault->vma->vm_file->private_data, fault->pgoff, fault)) {
+	case 0:
+		return VM_FAULT_NOPAGE;
+	case -ENOMEM:
+		return VM_FAULT_OOM;
+	default:
+		return VM_FAULT_SIGBUS;
+	}
+}
+
+int fh_fault_insert(struct vm_fault *fault, u64 pfn)
+{
+	switch (vmf_insert_pfn(fault->vma, fault->address, pfn)) {
+	case VM_FAULT_NOPAGE:
+		return 0;
+	case VM_FAULT_OOM:
+		return -ENOMEM;
+	default:
+		return -EFAULT;
+	}
+}
+
+static const struct vm_operations_struct descriptor_mapping = {
+	.fault = descriptor_fault,
+};
+
+static int descriptor_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	long pages = fhr_pages(file->private_data);
+
+	if (pages < 0)
+		return pages;
+	/* A private mapping would be a copy. */
+	if (!(vma->vm_flags & VM_SHARED))
+		return -EINVAL;
+	/* By frame number: nobody pins what may go to a guest, or goes with its VM. */
+	vm_flags_set(vma, VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP);
+	vma->vm_ops = &descriptor_mapping;
+	return 0;
+}
+
+static const struct file_operations descriptor_operations = {
+	.owner = THIS_MODULE,
+	.release = descriptor_release,
+	.unlocked_ioctl = descriptor_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.mmap = descriptor_mmap,
+	.llseek = noop_llseek,
+};
+
+int fh_descriptor_open(const char *name, void *object)
+{
+	return anon_inode_getfd(name, &descriptor_operations, object, O_RDWR | O_CLOEXEC);
+}
+
+int fh_descriptor_get(int descriptor, struct file **file, void **object)
+{
+	*file = fget(descriptor);
+	if (!*file)
+		return -EBADF;
+	if ((*file)->f_op != &descriptor_operations) {
+		fput(*file);
+		return -EINVAL;
+	}
+	*object = (*file)->private_data;
+	return 0;
+}
+
+void fh_descriptor_put(struct file *file)
+{
+	fput(file);
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/*
+ * What the two halves of the module ask of each other. The skin's functions begin with fh_, and are what the kernel
+ * offers as macros, inline functions, or in a form that depends on its version; the Rust half's begin with fhr_, and
+ * decide. src/ffi/skin.rs and src/ffi/entries.rs mirror this file.
+ *
+ * Functions that can fail return a negative error number.
+ */
+#ifndef FREEHOLD_H
+#define FREEHOLD_H
+
+#include <linux/types.h>
+
+#ifdef CONFIG_SHADOW_CALL_STACK
+#error "x18 is this kernel's shadow call stack, and the Rust half of the module is not compiled to leave it alone"
+#endif
+
+struct file;
+struct vm_fault;
+struct seq_file;
+struct mm_struct;
+
+/* ---- The Rust half's, called by the skin. ---- */
+
+/* The module is loaded: looks for Freehold, and puts what it keeps into *module. */
+int fhr_start(void **module);
+/* The module is unloaded. Nobody has a descriptor, or is in one of the functions below. */
+void fhr_stop(void *module);
+long fhr_system_ioctl(void *module, unsigned int command, unsigned long argument);
+/* Answers a read of a file under debugfs, by fh_show(). */
+void fhr_show(void *module, unsigned int file, struct seq_file *seq);
+
+long fhr_ioctl(void *object, unsigned int command, unsigned long argument);
+void fhr_close(void *object);
+/* How many pages can be mapped. */
+long fhr_pages(void *object);
+/* Has fh_fault_insert() put the page in. */
+int fhr_fault(void *object, unsigned long page, struct vm_fault *fault);
+
+/* ---- The skin's, called by the Rust half. ---- */
+
+/* module.c */
+/* Whether an HVC is safe, and Freehold is said to be there. */
+bool fh_has_freehold(void);
+unsigned int fh_cpus(void);
+/* Bits of a physical address. */
+unsigned int fh_address_bits(void);
+/* Writes a line to the log; the level is the kernel's. */
+void fh_log(int level, const u8 *text, size_t length);
+void __noreturn fh_panic(const u8 *text, size_t length);
+void fh_show(struct seq_file *seq, const u8 *text, size_t length);
+
+/* memory.c */
+/* For the skin itself: what the Rust half has of the two kinds of memory. */
+void memory_count(long *allocations, long *frames);
+/* Memory for the Rust half. May sleep; where that cannot be, it may fail. */
+void *fh_allocate(size_t size, size_t align);
+void fh_free(void *pointer);
+/* What to add to a physical address of RAM for the kernel's own mapping of it. */
+unsigned long fh_direct_map(void);
+/* 2^order frames, which can be freed in parts: their number, or all ones if there are none. */
+u64 fh_pages_allocate(unsigned int order, bool zero, bool *zeroed);
+void fh_pages_free(u64 pfn, unsigned int order);
+/* Accesses to a frame that the kernel may not be able to touch. */
+int fh_frame_read(u64 pfn, size_t offset, u8 *to, size_t length);
+int fh_frame_write(u64 pfn, size_t offset, const u8 *from, size_t length);
+int fh_frame_zero(u64 pfn);
+int fh_copy_from_user(u8 *to, unsigned long address, size_t length);
+int fh_copy_to_user(unsigned long address, const u8 *from, size_t length);
+/* The caller's address space; the structure stays until it is put. */
+struct mm_struct *fh_space_get(void);
+void fh_space_put(struct mm_struct *space);
+bool fh_space_is_caller(struct mm_struct *space);
+/* Counts pages as locked, if RLIMIT_MEMLOCK or CAP_IPC_LOCK allows it. */
+bool fh_space_lock(struct mm_struct *space, unsigned long pages);
+void fh_space_unlock(struct mm_struct *space, unsigned long pages);
+
+/* lock.c */
+/* Waits until bit 0 of the word is clear, and sets it. */
+void fh_lock_wait(unsigned long *word);
+/* The bit was cleared: wakes one that waits. */
+void fh_lock_wake(unsigned long *word);
+/* Sleeps a moment. */
+void fh_relax(void);
+
+/* descriptor.c */
+/* A descriptor of the caller's for an object, which is then closed with it. */
+int fh_descriptor_open(const char *name, void *object);
+/* The object of one of the caller's descriptors, and its file, to be put. */
+int fh_descriptor_get(int descriptor, struct file **file, void **object);
+void fh_descriptor_put(struct file *file);
+int fh_fault_insert(struct vm_fault *fault, u64 pfn);
+
+#endif

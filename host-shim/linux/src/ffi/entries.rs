@@ -1,0 +1,153 @@
+//! What the skin calls. `freehold.h` says when.
+
+use super::Skin;
+use super::skin::{self, Object};
+use crate::errno::returned;
+use crate::kvm::{Refusal, System, statistics};
+use crate::linux::Level;
+use crate::{Descriptor, Errno, Linux};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::ffi::{c_int, c_long, c_uint, c_ulong, c_void};
+use host_shim::Pfn;
+
+/// The module as a whole, as the skin keeps it.
+type Module = *mut c_void;
+
+/// Hands an object to the skin.
+pub(super) fn give(object: Arc<dyn Descriptor>) -> Object {
+    Box::into_raw(Box::new(object)).cast()
+}
+
+/// An object that the skin has.
+///
+/// # Safety
+/// [`give`] made it, and it is not taken back while the reference is used.
+pub(super) unsafe fn look<'a>(object: Object) -> &'a Arc<dyn Descriptor> {
+    // SAFETY: by the caller's promise.
+    unsafe { &*object.cast_const().cast::<Arc<dyn Descriptor>>() }
+}
+
+/// Takes an object back from the skin.
+///
+/// # Safety
+/// [`give`] made it, it is taken once, and nobody looks at it any more.
+pub(super) unsafe fn take(object: Object) -> Arc<dyn Descriptor> {
+    // SAFETY: by the caller's promise.
+    *unsafe { Box::from_raw(object.cast::<Arc<dyn Descriptor>>()) }
+}
+
+/// # Safety
+/// [`fhr_start`] made it, and it is not stopped while the reference is used.
+unsafe fn system<'a>(module: Module) -> &'a Arc<System<Skin>> {
+    // SAFETY: by the caller's promise.
+    unsafe { &*module.cast_const().cast::<Arc<System<Skin>>>() }
+}
+
+/// The module is loaded. The place for it is the skin's.
+#[unsafe(no_mangle)]
+extern "C" fn fhr_start(place: &mut Module) -> c_int {
+    match System::start(Skin) {
+        Ok(system) => {
+            *place = Box::into_raw(Box::new(system)).cast();
+            0
+        }
+        Err(refusal) => {
+            Skin.log(Level::Error, format_args!("not loaded: {refusal}"));
+            let errno = match refusal {
+                Refusal::NoFreehold | Refusal::NoAnswer(_) => Errno::NODEV,
+                Refusal::OtherVersion(_) | Refusal::NoVms => Errno::OPNOTSUPP,
+            };
+            -errno.number()
+        }
+    }
+}
+
+/// The module is unloaded.
+///
+/// # Safety
+/// [`fhr_start`] made it, it is stopped once, and nobody has a descriptor.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fhr_stop(module: Module) {
+    // SAFETY: by the caller's promise.
+    let system = unsafe { Box::from_raw(module.cast::<Arc<System<Skin>>>()) };
+    system.stop();
+}
+
+/// A command of `/dev/kvm`.
+///
+/// # Safety
+/// [`fhr_start`] made it, and it is not stopped before this returns.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fhr_system_ioctl(module: Module, command: c_uint, argument: c_ulong) -> c_long {
+    // SAFETY: by the caller's promise.
+    let system = unsafe { system(module) };
+    returned(system.ioctl(command, argument))
+}
+
+/// A file under `/sys/kernel/debug/freehold` is read.
+///
+/// # Safety
+/// [`fhr_start`] made it, and it is not stopped before this returns; the sequence is one that is being shown.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fhr_show(module: Module, file: c_uint, seq: *mut c_void) {
+    // SAFETY: by the caller's promise.
+    let system = unsafe { system(module) };
+    let Some(file) = statistics::File::from_number(file) else {
+        return;
+    };
+    let text = statistics::show(system, file);
+    // SAFETY: the text is there until the function returns.
+    unsafe { skin::fh_show(seq, text.as_ptr(), text.len()) };
+}
+
+/// A command of another descriptor.
+///
+/// # Safety
+/// The descriptor has the object, and is not closed before this returns.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fhr_ioctl(object: Object, command: c_uint, argument: c_ulong) -> c_long {
+    // SAFETY: by the caller's promise.
+    let object = unsafe { look(object) };
+    returned(object.ioctl(command, argument))
+}
+
+/// The last duplicate of a descriptor, and its last mapping, are gone.
+///
+/// # Safety
+/// The descriptor had the object, and it is closed once.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fhr_close(object: Object) {
+    // SAFETY: by the caller's promise.
+    drop(unsafe { take(object) });
+}
+
+/// How many pages of a descriptor can be mapped.
+///
+/// # Safety
+/// The descriptor has the object, and is not closed before this returns.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fhr_pages(object: Object) -> c_long {
+    // SAFETY: by the caller's promise.
+    let object = unsafe { look(object) };
+    returned(object.pages().ok_or(Errno::NODEV))
+}
+
+/// A page of a mapping is touched.
+///
+/// # Safety
+/// The descriptor has the object, and is not closed before this returns; the fault is one that is being served.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fhr_fault(object: Object, page: c_ulong, fault: *mut c_void) -> c_int {
+    // SAFETY: by the caller's promise.
+    let object = unsafe { look(object) };
+    let mut insert = |pfn: Pfn| {
+        // SAFETY: the fault is being served, and the object sees that the frame stays what it is meanwhile.
+        let inserted = unsafe { skin::fh_fault_insert(fault, pfn.number()) };
+        Errno::check(inserted.into()).map(drop)
+    };
+    match object.fault(page, &mut insert) {
+        Ok(()) => 0,
+        Err(error) => -error.number(),
+    }
+}

@@ -1,0 +1,53 @@
+//! The lock: one word of which the kernel lets tasks wait for a bit.
+
+use super::skin;
+use core::ffi::c_ulong;
+use core::sync::atomic::{AtomicU64, Ordering};
+use lock_api::{GuardNoSend, RawMutex};
+
+/// The bit that says that somebody has the lock. The skin knows it too.
+const TAKEN: u64 = 1;
+
+/// A lock for tasks, which may sleep with it and while they wait for it.
+pub(crate) struct SleepLock {
+    word: AtomicU64,
+}
+
+impl SleepLock {
+    const fn word(&self) -> *mut c_ulong {
+        self.word.as_ptr()
+    }
+}
+
+// SAFETY: the word changes from free to taken in one step, here or in the kernel, so that one task has it at a time.
+unsafe impl RawMutex for SleepLock {
+    #[expect(
+        clippy::declare_interior_mutable_const,
+        reason = "it is what a lock begins as, and the trait asks for it"
+    )]
+    const INIT: Self = Self {
+        word: AtomicU64::new(0),
+    };
+
+    type GuardMarker = GuardNoSend;
+
+    fn lock(&self) {
+        if !self.try_lock() {
+            // SAFETY: the word is there as long as the lock is.
+            unsafe { skin::fh_lock_wait(self.word()) };
+        }
+    }
+
+    fn try_lock(&self) -> bool {
+        self.word
+            .compare_exchange(0, TAKEN, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    unsafe fn unlock(&self) {
+        let word = self.word();
+        self.word.store(0, Ordering::Release);
+        // SAFETY: the kernel only takes the address for a name: the lock may be gone by now.
+        unsafe { skin::fh_lock_wake(word) };
+    }
+}

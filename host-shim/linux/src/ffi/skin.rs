@@ -1,0 +1,47 @@
+//! The functions of the skin. `freehold.h` says what each does.
+
+use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
+
+/// A descriptor's object, as the skin keeps it.
+pub(super) type Object = *mut c_void;
+
+unsafe extern "C" {
+    pub(super) fn fh_has_freehold() -> bool;
+    pub(super) fn fh_cpus() -> c_uint;
+    pub(super) fn fh_address_bits() -> c_uint;
+    pub(super) fn fh_log(level: c_int, text: *const u8, length: usize);
+    pub(super) fn fh_panic(text: *const u8, length: usize) -> !;
+
+    pub(super) fn fh_allocate(size: usize, align: usize) -> *mut u8;
+    pub(super) fn fh_free(pointer: *mut u8);
+
+    pub(super) fn fh_lock_wait(word: *mut c_ulong);
+    pub(super) fn fh_lock_wake(word: *mut c_ulong);
+    pub(super) fn fh_relax();
+
+    pub(super) fn fh_direct_map() -> c_ulong;
+    pub(super) fn fh_pages_allocate(order: c_uint, zero: bool, zeroed: *mut bool) -> u64;
+    pub(super) fn fh_pages_free(pfn: u64, order: c_uint);
+    pub(super) fn fh_frame_read(pfn: u64, offset: usize, to: *mut u8, length: usize) -> c_int;
+    pub(super) fn fh_frame_write(pfn: u64, offset: usize, from: *const u8, length: usize) -> c_int;
+    pub(super) fn fh_frame_zero(pfn: u64) -> c_int;
+
+    pub(super) fn fh_copy_from_user(to: *mut u8, address: c_ulong, length: usize) -> c_int;
+    pub(super) fn fh_copy_to_user(address: c_ulong, from: *const u8, length: usize) -> c_int;
+
+    pub(super) fn fh_space_get() -> *mut c_void;
+    pub(super) fn fh_space_put(space: *mut c_void);
+    pub(super) fn fh_space_is_caller(space: *mut c_void) -> bool;
+    pub(super) fn fh_space_lock(space: *mut c_void, frames: c_ulong) -> bool;
+    pub(super) fn fh_space_unlock(space: *mut c_void, frames: c_ulong);
+
+    pub(super) fn fh_descriptor_open(name: *const c_char, object: Object) -> c_int;
+    pub(super) fn fh_descriptor_get(descriptor: c_int, file: *mut *mut c_void, object: *mut Object) -> c_int;
+    pub(super) fn fh_descriptor_put(file: *mut c_void);
+    pub(super) fn fh_fault_insert(fault: *mut c_void, pfn: u64) -> c_int;
+
+    pub(super) fn fh_show(seq: *mut c_void, text: *const u8, length: usize);
+}
+
+/// The kernel's `long` is what results are returned as.
+const _: () = assert!(size_of::<c_long>() == 8);

@@ -1,0 +1,35 @@
+//! KVM's interface (Linux, `Documentation/virt/kvm/api.rst`).
+//!
+//! - [`system`]: `/dev/kvm` itself. [`System`] is what the module has as a whole.
+//! - [`vm`]: what `KVM_CREATE_VM` makes.
+//! - [`capability`]: what `KVM_CHECK_EXTENSION` answers.
+//! - [`abi`]: the numbers and structures of the interface.
+//! - [`memory`]: frames from the kernel's allocator, and who pays for them.
+//! - [`statistics`]: what is told under `/sys/kernel/debug/freehold`.
+#![forbid(unsafe_code)]
+
+pub mod abi;
+pub mod capability;
+pub mod memory;
+pub mod statistics;
+pub mod system;
+pub mod vm;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+pub use system::{Refusal, System};
+pub use vm::Vm;
+
+use crate::{Errno, Linux};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// Reads a structure of the caller's.
+#[expect(dead_code, reason = "the commands that are there so far have none")]
+fn read_user<T: FromBytes + IntoBytes>(linux: &impl Linux, address: u64) -> Result<T, Errno> {
+    let mut value = T::new_zeroed();
+    linux.copy_from_user(address, value.as_mut_bytes())?;
+    Ok(value)
+}

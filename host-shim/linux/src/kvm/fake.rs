@@ -1,0 +1,239 @@
+//! A kernel for tests: user memory in a vector, descriptors in a table, and the shim's own fake EL2.
+
+use crate::linux::Level;
+use crate::{Descriptor, Errno, Linux};
+use core::ffi::CStr;
+use core::fmt;
+use host_shim::fake::{FIRST, FRAMES, Fake};
+use host_shim::provider::{Allocated, Buddy, Contents, Provider as _};
+use host_shim::{Block, HostMemory, Hypercall, Kernel, NotReachable, Pfn};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Where user memory begins.
+pub(crate) const USER: u64 = 0x10_0000;
+
+/// Bytes of it.
+const USER_BYTES: usize = 1 << 16;
+
+#[derive(Debug)]
+struct State {
+    user: Vec<u8>,
+    process: u32,
+    descriptors: BTreeMap<i32, Held>,
+    freehold: bool,
+    /// How many more allocations succeed; `None`: all.
+    allocations: Option<u64>,
+    locked: u64,
+    locked_limit: u64,
+    log: Vec<(Level, String)>,
+}
+
+struct Held(Arc<dyn Descriptor>);
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Held")
+    }
+}
+
+/// The kernel.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    pub(crate) el2: Fake,
+    buddy: Arc<Buddy>,
+    state: Arc<Mutex<State>>,
+}
+
+impl Machine {
+    pub(crate) fn new() -> Self {
+        let buddy = Buddy::new();
+        buddy.add(Pfn::new(FIRST).unwrap(), FRAMES);
+        let state = State {
+            user: vec![0; USER_BYTES],
+            process: 1,
+            descriptors: BTreeMap::new(),
+            freehold: true,
+            allocations: None,
+            locked: 0,
+            locked_limit: u64::MAX,
+            log: Vec::new(),
+        };
+        Self {
+            el2: Fake::new(),
+            buddy: Arc::new(buddy),
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub(crate) fn without_freehold(self) -> Self {
+        self.state().freehold = false;
+        self
+    }
+
+    /// Another process calls from now on.
+    pub(crate) fn become_process(&self, process: u32) {
+        self.state().process = process;
+    }
+
+    /// Lets so many allocations of frames succeed, and then none; `None`: all.
+    pub(crate) fn fail_after(&self, allocations: Option<u64>) {
+        self.state().allocations = allocations;
+    }
+
+    pub(crate) fn object(&self, descriptor: u64) -> Arc<dyn Descriptor> {
+        self.find(descriptor as i32).unwrap()
+    }
+
+    /// Closes a descriptor.
+    pub(crate) fn close(&self, descriptor: u64) {
+        let held = self.state().descriptors.remove(&(descriptor as i32));
+        drop(held.unwrap());
+    }
+
+    pub(crate) fn log_lines(&self) -> Vec<(Level, String)> {
+        self.state().log.clone()
+    }
+
+    /// Asks that everything is the kernel's again, once the module has stopped.
+    pub(crate) fn assert_nothing_left(&self) {
+        assert!(self.state().descriptors.is_empty());
+        assert_eq!(self.el2.vms(), 0, "VMs");
+        assert_eq!(self.el2.taken(), 0, "frames that are not the host's");
+        assert_eq!(self.buddy.free_frames(), FRAMES, "free frames");
+        assert_eq!(self.state().locked, 0, "frames that count as locked");
+        assert_eq!(self.el2.trespasses(), 0, "the host touched what is not its own");
+    }
+}
+
+impl Hypercall for Machine {
+    fn call(&self, registers: [u64; 7]) -> [u64; 4] {
+        self.el2.call(registers)
+    }
+}
+
+impl HostMemory for Machine {
+    fn read(&self, frame: Pfn, offset: usize, into: &mut [u8]) -> Result<(), NotReachable> {
+        self.el2.read(frame, offset, into)
+    }
+
+    fn write(&self, frame: Pfn, offset: usize, from: &[u8]) -> Result<(), NotReachable> {
+        self.el2.write(frame, offset, from)
+    }
+
+    fn zero(&self, frame: Pfn, frames: u64) -> Result<(), NotReachable> {
+        self.el2.zero(frame, frames)
+    }
+
+    fn load_word(&self, frame: Pfn, index: usize) -> u64 {
+        self.el2.load_word(frame, index)
+    }
+
+    fn store_word(&self, frame: Pfn, index: usize, value: u64) {
+        self.el2.store_word(frame, index, value);
+    }
+}
+
+impl Kernel for Machine {
+    type Lock = parking_lot::RawMutex;
+
+    fn relax(&self) {
+        std::thread::yield_now();
+    }
+}
+
+/// The range of the vector that an access of user memory means.
+fn user(address: u64, length: usize) -> Result<core::ops::Range<usize>, Errno> {
+    let start = usize::try_from(address.checked_sub(USER).ok_or(Errno::FAULT)?).map_err(|_| Errno::FAULT)?;
+    let end = start.checked_add(length).filter(|end| *end <= USER_BYTES);
+    Ok(start..end.ok_or(Errno::FAULT)?)
+}
+
+impl Linux for Machine {
+    type Space = u32;
+
+    fn has_freehold(&self) -> bool {
+        self.state().freehold
+    }
+
+    fn cpus(&self) -> u32 {
+        2
+    }
+
+    fn address_bits(&self) -> u32 {
+        44
+    }
+
+    fn copy_from_user(&self, address: u64, into: &mut [u8]) -> Result<(), Errno> {
+        into.copy_from_slice(&self.state().user[user(address, into.len())?]);
+        Ok(())
+    }
+
+    fn copy_to_user(&self, address: u64, from: &[u8]) -> Result<(), Errno> {
+        self.state().user[user(address, from.len())?].copy_from_slice(from);
+        Ok(())
+    }
+
+    fn allocate_frames(&self, order: u8, zeroed: bool) -> Option<Allocated> {
+        {
+            let mut state = self.state();
+            if let Some(left) = &mut state.allocations {
+                *left = left.checked_sub(1)?;
+            }
+        }
+        let mut allocated = self.buddy.allocate(order, Contents::Any)?;
+        if zeroed {
+            self.zero(allocated.pfn, 1 << order).unwrap();
+            allocated.zeroed = true;
+        }
+        Some(allocated)
+    }
+
+    fn free_frames(&self, block: Block) {
+        self.buddy.free(block);
+    }
+
+    fn space(&self) -> u32 {
+        self.state().process
+    }
+
+    fn is_caller(&self, space: &u32) -> bool {
+        self.state().process == *space
+    }
+
+    fn lock_frames(&self, _: &u32, frames: u64) -> bool {
+        let mut state = self.state();
+        let fits = state.locked + frames <= state.locked_limit;
+        if fits {
+            state.locked += frames;
+        }
+        fits
+    }
+
+    fn unlock_frames(&self, _: &u32, frames: u64) {
+        self.state().locked -= frames;
+    }
+
+    fn open(&self, _: &CStr, object: Arc<dyn Descriptor>) -> Result<u64, Errno> {
+        let mut state = self.state();
+        let free = (3..)
+            .find(|number| !state.descriptors.contains_key(number))
+            .unwrap();
+        state.descriptors.insert(free, Held(object));
+        Ok(free as u64)
+    }
+
+    fn find(&self, descriptor: i32) -> Result<Arc<dyn Descriptor>, Errno> {
+        let state = self.state();
+        let held = state.descriptors.get(&descriptor).ok_or(Errno::BADF)?;
+        Ok(Arc::clone(&held.0))
+    }
+
+    fn log(&self, level: Level, message: fmt::Arguments<'_>) {
+        self.state().log.push((level, message.to_string()));
+    }
+}

@@ -1,0 +1,108 @@
+//! What is told under `/sys/kernel/debug/freehold`.
+
+use super::System;
+use crate::Linux;
+use alloc::string::String;
+use core::fmt::Write as _;
+use host_shim::account::Purpose;
+use hyp_abi::host_call::Statistic;
+use hyp_abi::vm::{VmFlags, VmStatistic};
+
+/// A file there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum File {
+    /// `statistics`: frames of the module, and of the machine as Freehold has them. One figure a line.
+    Statistics,
+    /// `vms`: a line for each VM.
+    Vms,
+}
+
+impl File {
+    /// The file of that number.
+    #[must_use]
+    pub const fn from_number(number: u32) -> Option<Self> {
+        match number {
+            0 => Some(Self::Statistics),
+            1 => Some(Self::Vms),
+            _ => None,
+        }
+    }
+}
+
+/// The figures of EL2 that are told, by name.
+const MACHINE: [(&str, Statistic); 8] = [
+    ("machine_frames", Statistic::Frames),
+    ("machine_frames_host", Statistic::FramesHost),
+    ("machine_frames_shared_with_el2", Statistic::FramesSharedHyp),
+    ("machine_frames_el2", Statistic::FramesHyp),
+    ("machine_frames_other", Statistic::FramesOther),
+    ("el2_pool_free", Statistic::PoolFree),
+    ("el2_pool_total", Statistic::PoolTotal),
+    ("el2_reserved_bytes", Statistic::ReservedBytes),
+];
+
+const VM: [VmStatistic; 8] = [
+    VmStatistic::FramesPrivate,
+    VmStatistic::FramesShared,
+    VmStatistic::FramesBorrowed,
+    VmStatistic::ReservePages,
+    VmStatistic::PagesTotal,
+    VmStatistic::Vcpus,
+    VmStatistic::Relinquished,
+    VmStatistic::Lost,
+];
+
+/// What a file says at the moment.
+pub fn show<L: Linux>(system: &System<L>, file: File) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = match file {
+        File::Statistics => statistics(system, &mut text),
+        File::Vms => vms(system, &mut text),
+    };
+    text
+}
+
+fn statistics<L: Linux>(system: &System<L>, text: &mut String) -> core::fmt::Result {
+    writeln!(text, "vms {}", system.vms().len())?;
+    writeln!(text, "el2_pages_given {}", system.host().given_frames())?;
+    for (name, purpose) in [
+        ("frames_guest", Purpose::Guest),
+        ("frames_el2", Purpose::Hypervisor),
+        ("frames_run", Purpose::RunPage),
+    ] {
+        writeln!(text, "{name} {}", system.total().of(purpose))?;
+    }
+    for (name, statistic) in MACHINE {
+        if let Ok(value) = system.host().hypervisor().statistic(statistic) {
+            writeln!(text, "{name} {value}")?;
+        }
+    }
+    Ok(())
+}
+
+fn vms<L: Linux>(system: &System<L>, text: &mut String) -> core::fmt::Result {
+    writeln!(
+        text,
+        "vm kind private shared borrowed reserve el2_pages vcpus relinquished lost guest_frames"
+    )?;
+    for vm in system.vms() {
+        let Ok(shim) = vm.shim() else {
+            continue;
+        };
+        let kind = if shim.flags().contains(VmFlags::PROTECTED) {
+            "protected"
+        } else {
+            "plain"
+        };
+        write!(text, "{} {kind}", shim.handle().slot)?;
+        for statistic in VM {
+            match shim.statistic(statistic) {
+                Ok(value) => write!(text, " {value}")?,
+                Err(_) => write!(text, " -")?,
+            }
+        }
+        writeln!(text, " {}", vm.ledger().usage().of(Purpose::Guest))?;
+    }
+    Ok(())
+}

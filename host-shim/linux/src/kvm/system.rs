@@ -1,0 +1,173 @@
+//! `/dev/kvm`, and what the module has as a whole.
+
+use super::memory::{Ledger, Pages, Usage};
+use super::{Vm, abi, capability};
+use crate::linux::Level;
+use crate::{Errno, Linux};
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use host_shim::sync::Mutex;
+use host_shim::{CallError, Host, Hypervisor};
+use hyp_abi::{Features, VERSION, Version};
+use thiserror::Error;
+
+/// Why the module does not load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// There is no Freehold.
+    #[error("there is no Freehold beneath this kernel: boot Freehold first, and this kernel as its host")]
+    NoFreehold,
+    /// Freehold's description is there, and it does not answer.
+    #[error("Freehold does not answer: {0}")]
+    NoAnswer(CallError),
+    /// Freehold speaks another version of the calls.
+    #[error(
+        "Freehold speaks version {}.{} of the host's calls, and this module {}.{}: both must come from one release",
+        .0.major, .0.minor, VERSION.major, VERSION.minor
+    )]
+    OtherVersion(Version),
+    /// Freehold cannot have VMs on this machine.
+    #[error("Freehold can have no guests on this machine")]
+    NoVms,
+}
+
+/// The module: EL2, the frames that it was given, and all VMs.
+#[derive(Debug)]
+pub struct System<L: Linux> {
+    linux: L,
+    host: Arc<Host<L>>,
+    pages: Arc<Pages<L>>,
+    total: Arc<Usage>,
+    vms: Mutex<L, Vec<Weak<Vm<L>>>>,
+    /// VMs that nobody has any more, and that could not be ended: they are tried again.
+    remains: Mutex<L, Vec<host_shim::Vm<L>>>,
+}
+
+impl<L: Linux> System<L> {
+    /// Looks for Freehold, and begins.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn start(linux: L) -> Result<Arc<Self>, Refusal> {
+        if !linux.has_freehold() {
+            return Err(Refusal::NoFreehold);
+        }
+        let info = Hypervisor::new(linux.clone())
+            .version()
+            .map_err(Refusal::NoAnswer)?;
+        // Calls that were added since then do no harm; calls that are not there yet do.
+        if info.version.major != VERSION.major || info.version.minor < VERSION.minor {
+            return Err(Refusal::OtherVersion(info.version));
+        }
+        if !info.features.contains(Features::VMS) {
+            return Err(Refusal::NoVms);
+        }
+        let total = Arc::new(Usage::default());
+        let pages = Arc::new(Pages::new(linux.clone()));
+        let ledger = Arc::new(Ledger::new(Arc::clone(&pages), None, Arc::clone(&total)));
+        linux.log(
+            Level::Info,
+            format_args!("Freehold {}.{} is there", info.version.major, info.version.minor),
+        );
+        Ok(Arc::new(Self {
+            host: Host::new(linux.clone(), ledger.source()),
+            linux,
+            pages,
+            total,
+            vms: Mutex::<L, _>::new(Vec::new()),
+            remains: Mutex::<L, _>::new(Vec::new()),
+        }))
+    }
+
+    /// Ends what it began: nobody has a VM any more, and EL2 gives back what it was given.
+    pub fn stop(&self) {
+        self.bury();
+        let left = self.remains.lock().len();
+        if left > 0 {
+            self.linux.log(
+                Level::Error,
+                format_args!("{left} VMs could not be ended: their memory stays out of use"),
+            );
+        }
+        // What EL2 no longer needs for tables it can give back in its turn.
+        let mut drained = self.host.drain();
+        while self.pages.collapse(self.host.hypervisor()) && self.host.given_frames() > 0 {
+            drained = self.host.drain();
+        }
+        let given = self.host.given_frames();
+        if let Err(error) = drained {
+            self.linux
+                .log(Level::Error, format_args!("EL2 gives no memory back: {error}"));
+        }
+        if given > 0 {
+            self.linux.log(
+                Level::Warning,
+                format_args!("EL2 keeps {given} pages: they stay out of use"),
+            );
+        }
+    }
+
+    /// The kernel.
+    pub const fn linux(&self) -> &L {
+        &self.linux
+    }
+
+    /// EL2, and what it was given.
+    pub const fn host(&self) -> &Arc<Host<L>> {
+        &self.host
+    }
+
+    /// Frames of the kernel's.
+    pub const fn pages(&self) -> &Arc<Pages<L>> {
+        &self.pages
+    }
+
+    /// What is in use, of all VMs together.
+    pub const fn total(&self) -> &Arc<Usage> {
+        &self.total
+    }
+
+    /// The VMs that there are.
+    pub fn vms(&self) -> Vec<Arc<Vm<L>>> {
+        self.vms.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Takes a VM that nobody has any more, and could not be ended.
+    pub(super) fn leave(&self, vm: host_shim::Vm<L>) {
+        self.remains.lock().push(vm);
+    }
+
+    /// Tries again to end the VMs that could not be, and has EL2 tidy up after those that are gone.
+    pub(super) fn bury(&self) {
+        let mut remains = core::mem::take(&mut *self.remains.lock());
+        remains.retain(|vm| vm.destroy().is_err());
+        self.remains.lock().append(&mut remains);
+        self.pages.collapse(self.host.hypervisor());
+    }
+
+    fn create_vm(self: &Arc<Self>, kind: u64) -> Result<u64, Errno> {
+        self.bury();
+        let vm = Arc::new(Vm::create(Arc::clone(self), kind)?);
+        {
+            let mut vms = self.vms.lock();
+            vms.retain(|vm| vm.strong_count() > 0);
+            vms.push(Arc::downgrade(&vm));
+        }
+        self.linux.open(c"kvm-vm", vm)
+    }
+
+    /// Carries out a command of `/dev/kvm`.
+    ///
+    /// # Errors
+    /// As KVM documents them.
+    pub fn ioctl(self: &Arc<Self>, command: u32, argument: u64) -> Result<u64, Errno> {
+        match command {
+            abi::GET_API_VERSION | abi::GET_VCPU_MMAP_SIZE if argument != 0 => Err(Errno::INVAL),
+            abi::GET_API_VERSION => Ok(abi::API_VERSION),
+            abi::GET_VCPU_MMAP_SIZE => Ok(abi::PAGE_SIZE),
+            abi::CHECK_EXTENSION => Ok(capability::check(&self.linux, argument)),
+            abi::CREATE_VM => self.create_vm(argument),
+            _ => Err(Errno::NOTTY),
+        }
+    }
+}

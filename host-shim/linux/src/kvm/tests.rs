@@ -1,0 +1,3 @@
+//! The interface, with a kernel and an EL2 of tests.
+
+mod system;

@@ -1,0 +1,115 @@
+//! VMs.
+
+use super::memory::Ledger;
+use super::{System, abi, capability};
+use crate::{Descriptor, Errno, Linux};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use host_shim::VmConfig;
+use hyp_abi::vm::{IPA_BITS, MAX_VCPUS, VmFlags};
+
+/// A VM: what `KVM_CREATE_VM` makes. It ends with its last descriptor, and those of its vCPUs.
+#[derive(Debug)]
+pub struct Vm<L: Linux> {
+    system: Arc<System<L>>,
+    /// There as long as this is.
+    shim: Option<host_shim::Vm<L>>,
+    /// Whose it is: nobody else commands it.
+    space: Arc<L::Space>,
+    ledger: Arc<Ledger<L>>,
+}
+
+impl<L: Linux> Vm<L> {
+    /// Creates a VM of that type.
+    ///
+    /// # Errors
+    /// [`Errno::INVAL`] for a type that there is not; [`Errno::NOMEM`].
+    pub fn create(system: Arc<System<L>>, kind: u64) -> Result<Self, Errno> {
+        if kind & !(abi::VM_TYPE_IPA_SIZE | abi::VM_TYPE_PROTECTED) != 0 {
+            return Err(Errno::INVAL);
+        }
+        let limit = capability::ipa_limit(system.linux());
+        let ipa_bits = match kind & abi::VM_TYPE_IPA_SIZE {
+            0 => abi::DEFAULT_IPA_BITS,
+            bits => bits,
+        };
+        if ipa_bits < *IPA_BITS.start() || ipa_bits > limit {
+            return Err(Errno::INVAL);
+        }
+        let protected = kind & abi::VM_TYPE_PROTECTED != 0;
+        let config = VmConfig {
+            flags: if protected {
+                VmFlags::PROTECTED
+            } else {
+                VmFlags::empty()
+            },
+            vcpus: MAX_VCPUS as u64,
+            ipa_bits,
+            // Declared at the launch.
+            memory: Vec::new(),
+        };
+        let shim = host_shim::Vm::create(system.host(), &config)?;
+        let space = Arc::new(system.linux().space());
+        let payer = protected.then(|| Arc::clone(&space));
+        let ledger = Ledger::new(Arc::clone(system.pages()), payer, Arc::clone(system.total()));
+        Ok(Self {
+            shim: Some(shim),
+            space,
+            ledger: Arc::new(ledger),
+            system,
+        })
+    }
+
+    /// The VM as EL2 has it.
+    ///
+    /// # Errors
+    /// [`Errno::SRCH`] if it is gone, which it is to nobody who has it.
+    pub fn shim(&self) -> Result<&host_shim::Vm<L>, Errno> {
+        self.shim.as_ref().ok_or(Errno::SRCH)
+    }
+
+    /// The module.
+    pub const fn system(&self) -> &Arc<System<L>> {
+        &self.system
+    }
+
+    /// Who pays for its memory.
+    pub const fn ledger(&self) -> &Arc<Ledger<L>> {
+        &self.ledger
+    }
+
+    /// Refuses those whose VM it is not, as KVM does.
+    ///
+    /// # Errors
+    /// [`Errno::IO`].
+    pub fn check_caller(&self) -> Result<(), Errno> {
+        if self.system.linux().is_caller(&self.space) {
+            Ok(())
+        } else {
+            Err(Errno::IO)
+        }
+    }
+}
+
+impl<L: Linux> Descriptor for Vm<L> {
+    fn ioctl(&self, command: u32, argument: u64) -> Result<u64, Errno> {
+        self.check_caller()?;
+        match command {
+            abi::CHECK_EXTENSION => Ok(capability::check(self.system.linux(), argument)),
+            _ => Err(Errno::NOTTY),
+        }
+    }
+}
+
+impl<L: Linux> Drop for Vm<L> {
+    fn drop(&mut self) {
+        if let Some(shim) = self.shim.take()
+            && shim.destroy().is_err()
+        {
+            // For want of memory, most likely. The next VM that comes or goes tries again.
+            self.system.leave(shim);
+        }
+        // Its memory may be freed by now, and mapped in one piece again.
+        self.system.pages().collapse(self.system.host().hypervisor());
+    }
+}

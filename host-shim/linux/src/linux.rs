@@ -1,0 +1,118 @@
+//! What the module needs of the kernel that it lives in.
+//!
+//! [`host_shim::Kernel`] is part of it: the way to EL2, the contents of frames, the lock, and how to wait. Unless a
+//! method says otherwise it is called by a task, with interrupts on and no spin lock held, and may sleep.
+
+use crate::Errno;
+use alloc::sync::Arc;
+use core::any::Any;
+use core::ffi::CStr;
+use core::fmt;
+use host_shim::provider::Allocated;
+use host_shim::{Block, Kernel, Pfn};
+
+/// The kernel.
+pub trait Linux: Kernel + Clone {
+    /// The address space of a process, for as long as somebody asks about it. It does not keep what is mapped there.
+    type Space: fmt::Debug + Send + Sync + 'static;
+
+    /// Whether it is safe to call EL2, and Freehold is what is said to be there: the kernel runs at EL1 and the machine's
+    /// description names Freehold. Elsewhere an HVC may be undefined, or be another's.
+    fn has_freehold(&self) -> bool;
+
+    /// How many CPUs are online.
+    fn cpus(&self) -> u32;
+
+    /// How many bits a physical address has on this machine.
+    fn address_bits(&self) -> u32;
+
+    /// Copies bytes from the caller's address space.
+    ///
+    /// # Errors
+    /// [`Errno::FAULT`].
+    fn copy_from_user(&self, address: u64, into: &mut [u8]) -> Result<(), Errno>;
+
+    /// Copies bytes to the caller's address space.
+    ///
+    /// # Errors
+    /// [`Errno::FAULT`].
+    fn copy_to_user(&self, address: u64, from: &[u8]) -> Result<(), Errno>;
+
+    /// Allocates a block of 2^`order` frames, charged to the caller's memory control group. `None` if there is none to
+    /// be had without much ado, or the group may have no more. Nobody is killed for it.
+    fn allocate_frames(&self, order: u8, zeroed: bool) -> Option<Allocated>;
+
+    /// Frees a block that [`Linux::allocate_frames`] gave, or an aligned part of one.
+    fn free_frames(&self, block: Block);
+
+    /// The caller's address space.
+    fn space(&self) -> Self::Space;
+
+    /// Whether that is the caller's address space.
+    fn is_caller(&self, space: &Self::Space) -> bool;
+
+    /// Counts frames as locked by an address space. Refused if that would be more than the caller's `RLIMIT_MEMLOCK`, unless
+    /// it has `CAP_IPC_LOCK`. Does not sleep.
+    fn lock_frames(&self, space: &Self::Space, frames: u64) -> bool;
+
+    /// Takes that back. Does not sleep.
+    fn unlock_frames(&self, space: &Self::Space, frames: u64);
+
+    /// Makes a descriptor of the caller's, which keeps the object until its last duplicate and mapping are gone.
+    ///
+    /// # Errors
+    /// [`Errno::NOMEM`], or that the caller may have no more descriptors.
+    fn open(&self, name: &CStr, object: Arc<dyn Descriptor>) -> Result<u64, Errno>;
+
+    /// The object of one of the caller's descriptors, if it is one of ours.
+    ///
+    /// # Errors
+    /// [`Errno::BADF`] if there is no such descriptor; [`Errno::INVAL`] if it is somebody else's.
+    fn find(&self, descriptor: i32) -> Result<Arc<dyn Descriptor>, Errno>;
+
+    /// Writes a line to the kernel's log. Does not sleep.
+    fn log(&self, level: Level, message: fmt::Arguments<'_>);
+}
+
+/// How much a line of the log matters: the numbers are the kernel's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Something is broken.
+    Error = 3,
+    /// Something is not as it should be.
+    Warning = 4,
+    /// What happens.
+    Info = 6,
+}
+
+/// What is behind a descriptor: what user space can do with it. Called by whichever task has it.
+pub trait Descriptor: Any + Send + Sync {
+    /// Carries out a command.
+    ///
+    /// # Errors
+    /// As the command is documented; [`Errno::NOTTY`] if there is no such command.
+    fn ioctl(&self, command: u32, argument: u64) -> Result<u64, Errno>;
+
+    /// How many pages can be mapped; `None` if it cannot be mapped at all.
+    fn pages(&self) -> Option<u64> {
+        None
+    }
+
+    /// Has a page of a mapping put in by `insert`, and sees that it stays what it is until that returns. The task has
+    /// its address space locked.
+    ///
+    /// # Errors
+    /// [`Errno::NOMEM`]; anything else sends the task a SIGBUS.
+    fn fault(&self, _page: u64, _insert: &mut dyn FnMut(Pfn) -> Result<(), Errno>) -> Result<(), Errno> {
+        Err(Errno::FAULT)
+    }
+}
+
+/// The object of a descriptor as what it is.
+///
+/// # Errors
+/// [`Errno::INVAL`] if it is something else.
+pub fn downcast<T: Descriptor>(object: Arc<dyn Descriptor>) -> Result<Arc<T>, Errno> {
+    let any: Arc<dyn Any + Send + Sync> = object;
+    any.downcast().map_err(|_| Errno::INVAL)
+}

@@ -1,0 +1,44 @@
+//! The cases, by what they are about.
+
+mod system;
+
+use crate::device::Errno;
+use crate::{Case, Outcome};
+use std::fmt::Debug;
+
+/// All of them.
+pub(crate) fn all() -> impl Iterator<Item = Case> {
+    [system::CASES].into_iter().flatten().copied()
+}
+
+/// Names a function as a case.
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        pub(super) const CASES: &[crate::Case] = &[
+            $(crate::Case { name: stringify!($name), run: $name }),*
+        ];
+    };
+}
+use cases;
+
+/// Fails unless two things are the same.
+fn same<T: PartialEq + Debug>(what: &str, got: T, wanted: T) -> Outcome {
+    if got == wanted {
+        Ok(())
+    } else {
+        Err(format!("{what} is {got:?}, not {wanted:?}"))
+    }
+}
+
+/// Fails unless it was refused with that error.
+fn refused<T: Debug>(what: &str, got: Result<T, Errno>, wanted: i32) -> Outcome {
+    match got {
+        Err(Errno(errno)) if errno == wanted => Ok(()),
+        other => Err(format!("{what}: {other:?}, not {:?}", Errno(wanted))),
+    }
+}
+
+/// What must succeed.
+fn succeed<T>(what: &str, got: Result<T, Errno>) -> Result<T, String> {
+    got.map_err(|error| format!("{what}: {error:?}"))
+}

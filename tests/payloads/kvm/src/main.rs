@@ -1,0 +1,87 @@
+//! Cases for `/dev/kvm`: a program that asks what any VMM may ask, and says what is not as KVM documents it.
+//!
+//! `payload-kvm list` names the cases, `payload-kvm run PREFIX` runs those whose names begin so, each in a process of its
+//! own: `kvm case NAME ok`, or `failed` and why. It ends with `kvm cases N`, and status 0 if all of them passed, and there
+//! was one at least. `payload-kvm hold` keeps a VM until its input ends.
+
+mod cases;
+mod device;
+mod process;
+
+use device::Kvm;
+use process::Ended;
+use std::io::{Read as _, Write as _, stdin, stdout};
+use std::process::ExitCode;
+
+/// What a case answers: why it failed, if so.
+type Outcome = Result<(), String>;
+
+/// A case, by its name.
+#[derive(Clone, Copy)]
+struct Case {
+    name: &'static str,
+    run: fn() -> Outcome,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let words: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["list"] => {
+            for case in cases::all() {
+                println!("{}", case.name);
+            }
+            ExitCode::SUCCESS
+        }
+        ["run", prefix] => run(prefix),
+        ["hold"] => hold(),
+        _ => {
+            eprintln!("payload-kvm: list | run PREFIX | hold");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(prefix: &str) -> ExitCode {
+    let (mut ran, mut failed) = (0, 0);
+    for case in cases::all().filter(|case| case.name.starts_with(prefix)) {
+        ran += 1;
+        let why = match process::in_child(case.run) {
+            Ok(Ended::Exited(0)) => {
+                println!("kvm case {} ok", case.name);
+                continue;
+            }
+            Ok(ended) => format!("{ended:?}"),
+            Err(error) => error.to_string(),
+        };
+        println!("kvm case {} failed: {why}", case.name);
+        failed += 1;
+    }
+    println!("kvm cases {ran}");
+    if ran > 0 && failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Keeps a VM until there is no more input, and says when it is there.
+fn hold() -> ExitCode {
+    let vm = match Kvm::open().and_then(|kvm| kvm.create_vm(0)) {
+        Ok(vm) => vm,
+        Err(error) => {
+            println!("kvm hold {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    println!("kvm hold");
+    // Whoever waits reads the line from a pipe.
+    let flushed = stdout().flush();
+    let ended = stdin().read_to_end(&mut Vec::new());
+    drop(vm);
+    if flushed.is_ok() && ended.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

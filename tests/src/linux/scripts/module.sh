@@ -1,0 +1,83 @@
+# The module, and KVM's interface as user space finds it. The cases of the interface themselves are in the program
+# /payload-kvm; `kvm_cases PREFIX NUMBER` runs those whose names begin so.
+
+kvm=/payload-kvm
+debug=/sys/kernel/debug/freehold
+
+# `figure NAME` of the module's.
+figure() {
+    awk -v name="$1" '$1 == name { print $2 }' $debug/statistics
+}
+
+# `el2_figure NAME` of EL2's.
+el2_figure() {
+    $probe call statistics "$1" | sed 's/.*value=\([0-9]*\).*/\1/'
+}
+
+load() {
+    grep -q " /sys/kernel/debug " /proc/mounts || mount -t debugfs debugfs /sys/kernel/debug
+    insmod /freehold.ko
+    [ -c /dev/kvm ] || fail "there is no /dev/kvm"
+}
+
+# Unloads it, and sees that it has given everything back and freed everything.
+unload() {
+    dmesg -c >/tmp/before
+    rmmod freehold
+    dmesg | tee /tmp/unloaded
+    grep -q 'freehold: all memory is free again' /tmp/unloaded || fail "memory was not freed"
+    [ ! -e /dev/kvm ] || fail "/dev/kvm is still there"
+    [ ! -e $debug ] || fail "$debug is still there"
+}
+
+kvm_cases() {
+    $kvm run "$1" | tee /tmp/cases || fail "a case failed"
+    same "the number of cases" "$(sed -n 's/^kvm cases //p' /tmp/cases)" "$2"
+    same "the number of cases that passed" "$(grep -c '^kvm case .* ok$' /tmp/cases)" "$2"
+}
+
+case_loads_and_unloads_twenty_times_and_leaves_nothing() {
+    before="$(el2_figure FramesHost) $(el2_figure FramesHyp) $(el2_figure PoolTotal)"
+    for n in $(seq 20); do
+        load
+        $kvm run system_has_a_limit_of_vms_and_lives
+        [ "$(figure el2_pages_given)" -gt 0 ] || fail "EL2 was given nothing"
+        same "the number of VMs" "$(figure vms)" 0
+        unload >/dev/null
+        # The first loads what the kernel keeps: memory of processes, caches of its allocator.
+        [ $n != 1 ] || free=$(awk '/MemFree/ { print $2 }' /proc/meminfo)
+    done
+    same "EL2's and the host's frames" \
+        "$(el2_figure FramesHost) $(el2_figure FramesHyp) $(el2_figure PoolTotal)" "$before"
+    lost=$((free - $(awk '/MemFree/ { print $2 }' /proc/meminfo)))
+    echo "20 loads, $lost kB less free memory"
+    [ $lost -lt 4096 ] || fail "$lost kB of memory are gone"
+}
+
+case_is_not_unloaded_while_it_is_used() {
+    load
+    mkfifo /tmp/to /tmp/from
+    $kvm hold </tmp/to >/tmp/from &
+    exec 3>/tmp/to
+    read said </tmp/from
+    same "what the holder says" "$said" "kvm hold"
+    same "the number of VMs" "$(figure vms)" 1
+    if rmmod freehold; then
+        fail "it was unloaded while there is a VM"
+    fi
+    cat $debug/vms
+    same "the lines of VMs" "$(wc -l <$debug/vms)" 2
+    exec 3>&-
+    wait
+    same "the number of VMs" "$(figure vms)" 0
+    rm /tmp/to /tmp/from
+    unload
+}
+
+case_answers_as_kvm_does() {
+    load
+    same "the device" "$(stat -c '%a %t,%T' /dev/kvm)" "600 a,e8"
+    kvm_cases system 8
+    cat $debug/statistics
+    unload
+}
