@@ -10,8 +10,8 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hyp_abi::{FrameRange, Status, VmHandle};
 
-/// EL2's pool is given at least so many pages at a time, so that most calls find some.
-const BATCH: u64 = 16;
+/// EL2's pool is given 16 pages at a time, so that most calls find some.
+const BATCH_ORDER: u8 = 4;
 
 /// How often in a row one call may ask for pages. It needs a few at most: its tables, and the pages that hold the
 /// record of these.
@@ -25,6 +25,7 @@ const TRIES_WHILE_BUSY: u32 = 1 << 20;
 pub struct Host<K: Kernel> {
     hypervisor: Hypervisor<K>,
     source: Source,
+    batch_order: u8,
     /// The frames that were given to EL2's pool and did not come back.
     given: Mutex<K, RangeSet>,
     next_vm: AtomicU64,
@@ -33,9 +34,18 @@ pub struct Host<K: Kernel> {
 impl<K: Kernel> Host<K> {
     /// A host whose pages for EL2, and run pages, come from `source`.
     pub fn new(kernel: K, source: Source) -> Arc<Self> {
+        Self::with_batches(kernel, source, BATCH_ORDER)
+    }
+
+    /// As [`Host::new`], and EL2's pool is given blocks of 2^`batch_order` frames when it lacks some and they can be had.
+    ///
+    /// If they are regions of 2 MiB, EL2 needs no tables for them, and so can give all of them back once it needs no
+    /// tables for anything else. What it was given in parts of regions may hold the tables of these very regions.
+    pub fn with_batches(kernel: K, source: Source, batch_order: u8) -> Arc<Self> {
         Arc::new(Self {
             hypervisor: Hypervisor::new(kernel),
             source,
+            batch_order,
             given: Mutex::<K, _>::new(RangeSet::new()),
             next_vm: AtomicU64::new(1),
         })
@@ -66,28 +76,32 @@ impl<K: Kernel> Host<K> {
         // In one piece if that can be had: EL2 then splits one of the host's blocks and not many.
         let mut order = pages.min(1 << MAX_ORDER).next_power_of_two().trailing_zeros() as u8;
         while missing > 0 {
-            let pfn = match self.source.allocate(Purpose::Hypervisor, order, Contents::Any) {
-                Ok(allocated) => allocated.pfn,
+            match self.source.allocate(Purpose::Hypervisor, order, Contents::Any) {
+                Ok(allocated) => self.give(Block::new(allocated.pfn, order))?,
                 Err(_) if order > 0 => {
                     order -= 1;
                     continue;
                 }
                 Err(error) => return Err(error),
-            };
-            let block = Block::new(pfn, order);
-            let given = self.hypervisor.pool_top_up(block.range());
-            let end = pfn.number()
-                + given
-                    .as_ref()
-                    .map_or_else(|error| error.done, |()| block.frames());
-            self.given.lock().insert(pfn.number()..end);
-            if let Err(error) = given {
-                self.free_frames(end, pfn.number() + block.frames());
-                return Err(error.into());
             }
-            missing = missing.saturating_sub(block.frames());
+            missing = missing.saturating_sub(1 << order);
         }
         Ok(())
+    }
+
+    /// Gives EL2's pool a block of the source's.
+    fn give(&self, block: Block) -> Result<(), Error> {
+        let pfn = block.pfn;
+        let given = self.hypervisor.pool_top_up(block.range());
+        let end = pfn.number()
+            + given
+                .as_ref()
+                .map_or_else(|error| error.done, |()| block.frames());
+        self.given.lock().insert(pfn.number()..end);
+        given.map_err(|error| {
+            self.free_frames(end, pfn.number() + block.frames());
+            error.into()
+        })
     }
 
     /// Takes back what EL2's pool does not use, and frees it. Returns how many frames.
@@ -213,7 +227,14 @@ impl<K: Kernel> Host<K> {
 
     /// Gives the pool what it lacks, and more if there is more.
     fn supply_some(&self, pages: u64) -> Result<(), Error> {
-        self.supply(pages.max(BATCH))
+        if pages <= 1 << self.batch_order
+            && let Ok(allocated) = self
+                .source
+                .allocate(Purpose::Hypervisor, self.batch_order, Contents::Any)
+        {
+            return self.give(Block::new(allocated.pfn, self.batch_order));
+        }
+        self.supply(pages.max(1 << BATCH_ORDER))
             .or_else(|_| self.supply(pages.max(1)))
     }
 

@@ -7,7 +7,7 @@ use crate::{Errno, Linux};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use host_shim::sync::Mutex;
-use host_shim::{CallError, Host, Hypervisor};
+use host_shim::{CallError, Host, Hypervisor, REGION_ORDER};
 use hyp_abi::{Features, VERSION, Version};
 use thiserror::Error;
 
@@ -70,7 +70,7 @@ impl<L: Linux> System<L> {
             format_args!("Freehold {}.{} is there", info.version.major, info.version.minor),
         );
         Ok(Arc::new(Self {
-            host: Host::new(linux.clone(), ledger.source()),
+            host: Host::with_batches(linux.clone(), ledger.source(), REGION_ORDER),
             linux,
             pages,
             total,
