@@ -31,7 +31,8 @@ pub(crate) use inode::Inode;
 pub(crate) use pin::Debt;
 pub use pin::Pin;
 
-use hyp_abi::vm::VmFlags;
+use core::fmt::Debug;
+use core::ops::Range;
 
 bitflags::bitflags! {
     /// What a file can do.
@@ -39,22 +40,17 @@ bitflags::bitflags! {
     pub struct MemfdFlags: u64 {
         /// User space may map it. What it can touch is another question: pages that the host may touch.
         const MMAP = 1 << 0;
-        /// All of it is shared with the host from the start, for a VM that is not protected.
+        /// All of it is shared with the host from the start. If the VM is protected, that is so until its launch, and until
+        /// a page is given to it before that; afterwards the guest decides, page by page.
         const INIT_SHARED = 1 << 1;
     }
 }
 
-impl MemfdFlags {
-    /// The flags that files of such a VM can have.
-    #[must_use]
-    pub const fn valid_for(vm: VmFlags) -> Self {
-        if vm.contains(VmFlags::PROTECTED) {
-            // What a protected guest shares it decides itself, page by page.
-            Self::MMAP
-        } else {
-            Self::all()
-        }
-    }
+/// Mappings of a file in user space, if there can be any: the kernel's.
+pub trait Mappings: Send + Sync + Debug {
+    /// Takes pages, numbered from the start of the file, from every mapping: the next access to them is a fault. Called
+    /// with their hold, which such a fault waits for: before the host loses them, and before they are freed.
+    fn zap(&self, pages: Range<u64>);
 }
 
 /// What happens if a part of a huge page is punched. A guest that gives up a part is never refused.

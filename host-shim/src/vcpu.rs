@@ -62,18 +62,38 @@ impl<K: Kernel> Vcpu<K> {
     /// [`Error::Gone`] if the VM is to end, or has; EL2's refusal: `VcpuOff`, `StreamingMode`, `InvalidParameter` for
     /// an entry that has no meaning.
     pub fn run(&mut self, entry: &Entry) -> Result<Exit, Error> {
+        // The gate always enters, so there is an exit.
+        self.run_through(|enter| enter(entry))?.ok_or(Error::WrongState)
+    }
+
+    /// Runs it if `gate` lets it. The gate is the last to decide: it does what must be done without an interrupt
+    /// between that and the run, such as looking for signals and filling the list registers, and calls its argument with
+    /// what the run begins with; or it does not, and there is no exit. Its argument neither allocates nor waits. The gate
+    /// may be asked again, if EL2 wants something before it runs the guest; what it wants is done without it.
+    ///
+    /// # Errors
+    /// Those of [`Vcpu::run`].
+    pub fn run_through(&mut self, gate: impl Fn(&mut dyn FnMut(&Entry))) -> Result<Option<Exit>, Error> {
         if self.core.is_doomed() {
             return Err(Error::Gone);
         }
         let host = Arc::clone(self.core.host());
-        entry.write(host.kernel(), self.run_page);
-        let result = self
-            .core
-            .call(|vm| host.hypervisor().run_vcpu(vm, self.index))
-            .and_then(|(reason, first)| self.exit(reason, first));
+        let result = self.core.call(|vm| {
+            let mut result = None;
+            gate(&mut |entry| {
+                entry.write(host.kernel(), self.run_page);
+                result = Some(host.hypervisor().run_vcpu(vm, self.index));
+            });
+            result.transpose()
+        });
+        let exit = match result {
+            Ok(Some((reason, first))) => self.exit(reason, first).map(Some),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
         // Whoever doomed it meanwhile could not end it, since we were running.
         self.core.end_if_doomed();
-        result
+        exit
     }
 
     /// Runs it, and deals with every exit that is about memory: gives the guest the page that it lacks, EL2 the pages

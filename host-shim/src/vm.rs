@@ -58,9 +58,18 @@ impl<K: Kernel> Vm<K> {
         // What fails from here on drops the VM.
         let vm = Self { core: Arc::new(core) };
         for range in &config.memory {
-            vm.core.call(|handle| hypervisor.add_memory(handle, *range))?;
+            vm.add_memory(*range)?;
         }
         Ok(vm)
+    }
+
+    /// Declares a further range of its memory, before the launch: see [`VmConfig::memory`].
+    ///
+    /// # Errors
+    /// [`Error::WrongState`]; EL2's refusal.
+    pub fn add_memory(&self, range: GuestRange) -> Result<(), Error> {
+        let hypervisor = self.core.host().hypervisor();
+        self.core.call(|vm| hypervisor.add_memory(vm, range))
     }
 
     /// What kind.

@@ -3,7 +3,7 @@
 use super::extent::Page;
 use super::hold::Hold;
 use super::inode::Inode;
-use super::{FallocateMode, MemfdConfig, MemfdFlags, PartialPunch};
+use super::{FallocateMode, Mappings, MemfdConfig, MemfdFlags, PartialPunch};
 use crate::provider::Source;
 use crate::sync::Mutex;
 use crate::vm::{Identity, Slot};
@@ -92,35 +92,46 @@ impl<K: Kernel> GuestMemfd<K> {
     /// Creates memory, and the view that `vm` has of it. Its frames come from `source`, when they are used first.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a size that is 0 or no multiple of what the provider hands out, flags that such a
-    /// VM's files do not have, an order beyond [`MAX_ORDER`], or splitting where the provider takes no single frame
+    /// [`Error::InvalidArgument`] for a size that is 0 or no multiple of what the provider hands out, unknown flags, an
+    /// order beyond [`MAX_ORDER`], or splitting where the provider takes no single frame
     /// back.
     pub fn create(vm: &Vm<K>, config: MemfdConfig, source: Source) -> Result<Self, Error> {
+        Self::create_mapped(vm, config, source, None)
+    }
+
+    /// As [`GuestMemfd::create`], for a file that may have mappings in user space.
+    ///
+    /// # Errors
+    /// Those of [`GuestMemfd::create`].
+    pub fn create_mapped(
+        vm: &Vm<K>,
+        config: MemfdConfig,
+        source: Source,
+        mappings: Option<Arc<dyn Mappings>>,
+    ) -> Result<Self, Error> {
         let smallest = *source.orders().start();
         let valid = config.size > 0
             && config.size.is_multiple_of(FRAME_SIZE << smallest)
             && i64::try_from(config.size).is_ok()
-            && MemfdFlags::valid_for(vm.flags()).contains(config.flags)
+            && MemfdFlags::all().contains(config.flags)
             && config.order <= MAX_ORDER
             && (config.partial_punch != PartialPunch::Split || smallest == 0);
         if !valid {
             return Err(Error::InvalidArgument);
         }
         let core = vm.core();
-        let inode = Arc::new(Inode::new(Arc::clone(core.host()), source, config));
+        let inode = Arc::new(Inode::new(Arc::clone(core.host()), source, config, mappings));
         Ok(Self::open(inode, Arc::clone(core)))
     }
 
     /// Gives another VM a view of the same memory. A page can be borrowed by both, or owned by one.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if it is a VM of another host, or of a kind that has no such files.
+    /// [`Error::InvalidArgument`] if it is a VM of another host.
     pub fn view_for(&self, vm: &Vm<K>) -> Result<Self, Error> {
         let core = vm.core();
         let inode = &self.inner.inode;
-        if !Arc::ptr_eq(core.host(), &inode.host)
-            || !MemfdFlags::valid_for(vm.flags()).contains(inode.config.flags)
-        {
+        if !Arc::ptr_eq(core.host(), &inode.host) {
             return Err(Error::InvalidArgument);
         }
         Ok(Self::open(Arc::clone(inode), Arc::clone(core)))
@@ -271,19 +282,20 @@ impl<K: Kernel> GuestMemfd<K> {
         let refused = Err(Error::NotShared {
             offset: page * FRAME_SIZE,
         });
-        if self.flags().contains(MemfdFlags::INIT_SHARED) {
+        let may_fill = self.flags().contains(MemfdFlags::INIT_SHARED)
+            && !(inner.vm.is_protected() && inner.vm.is_launched());
+        let hold = if may_fill {
             let hold = inner.inode.hold_or_fill(page)?;
             hold.prepare(page..page + 1)?;
-            return match hold.page(page) {
-                Page::Ready => Ok(hold),
-                Page::Poisoned => Err(Error::Poisoned),
-                _ => refused,
-            };
-        }
-        let Some(hold) = inner.inode.hold(page) else {
-            return refused;
+            hold
+        } else {
+            match inner.inode.hold(page) {
+                Some(hold) => hold,
+                None => return refused,
+            }
         };
         match hold.page(page) {
+            Page::Ready if may_fill => Ok(hold),
             Page::Private(_) if inner.is_shared(hold.frame(page))? => Ok(hold),
             Page::Poisoned => Err(Error::Poisoned),
             _ => refused,

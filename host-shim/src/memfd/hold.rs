@@ -63,6 +63,16 @@ impl<K: Kernel> Hold<K> {
         self.with(false, |extent| extent.is_all_holes())
     }
 
+    /// The first page of a part that the host has pinned.
+    pub(crate) fn first_pinned(&self, part: Range<u64>) -> Option<u64> {
+        self.inode.contents.lock().first_pinned(part)
+    }
+
+    /// Takes a part from the mappings of user space.
+    pub(crate) fn zap(&self, part: Range<u64>) {
+        self.inode.zap(part);
+    }
+
     /// Makes every page of a part one whose contents the guest may see.
     pub(crate) fn prepare(&self, part: Range<u64>) -> Result<(), crate::Error> {
         for (run, page) in self.runs(part) {

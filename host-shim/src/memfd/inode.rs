@@ -3,7 +3,7 @@
 use super::extent::{Extent, Page};
 use super::file::Inner;
 use super::hold::Hold;
-use super::{MemfdConfig, PartialPunch};
+use super::{Mappings, MemfdConfig, PartialPunch};
 use crate::account::Purpose;
 use crate::frames::aligned_pieces;
 use crate::host::Host;
@@ -24,6 +24,7 @@ pub(crate) struct Inode<K: Kernel> {
     pub(crate) config: MemfdConfig,
     pub(crate) contents: Mutex<K, Memory>,
     files: Mutex<K, Vec<Weak<Inner<K>>>>,
+    mappings: Option<Arc<dyn Mappings>>,
 }
 
 /// What the file has, and what of it is pinned.
@@ -64,8 +65,14 @@ impl Memory {
 }
 
 impl<K: Kernel> Inode<K> {
-    pub(super) fn new(host: Arc<Host<K>>, source: Source, config: MemfdConfig) -> Self {
+    pub(super) fn new(
+        host: Arc<Host<K>>,
+        source: Source,
+        config: MemfdConfig,
+        mappings: Option<Arc<dyn Mappings>>,
+    ) -> Self {
         Self {
+            mappings,
             host,
             source,
             config,
@@ -76,6 +83,13 @@ impl<K: Kernel> Inode<K> {
 
     pub(crate) const fn pages(&self) -> u64 {
         self.config.size / FRAME_SIZE
+    }
+
+    /// Takes pages from the mappings of user space, with their hold.
+    pub(crate) fn zap(&self, pages: Range<u64>) {
+        if let Some(mappings) = &self.mappings {
+            mappings.zap(pages);
+        }
     }
 
     pub(super) fn add_file(&self, file: Weak<Inner<K>>) {
@@ -213,6 +227,7 @@ impl<K: Kernel> Inode<K> {
 
     /// Gives up pages that are the host's: the whole block if nothing else keeps it, else as the file's policy says.
     pub(super) fn discard(&self, hold: Hold<K>, part: Range<u64>) -> Result<(), Error> {
+        self.zap(part.clone());
         let whole = hold.range();
         if part == whole {
             hold.remove();

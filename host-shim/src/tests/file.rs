@@ -2,9 +2,16 @@
 
 use super::support::*;
 use crate::account::Purpose;
-use crate::memfd::{Attribute, FallocateMode, LivePunch, MemfdFlags, PartialPunch};
+use crate::fake::Act;
+use crate::memfd::{Attribute, FallocateMode, LivePunch, Mappings, MemfdFlags, PartialPunch};
+use crate::vcpu::{Entry, PinnedPolicy};
 use crate::{Error, GuestMemfd, MAX_ORDER, MemfdConfig};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use hyp_abi::GuestRange;
 use hyp_abi::vm::VmFlags;
+
+extern crate std;
 
 const PUNCH: FallocateMode = FallocateMode::KEEP_SIZE.union(FallocateMode::PUNCH_HOLE);
 
@@ -20,11 +27,11 @@ fn shared(size: u64) -> MemfdConfig {
 }
 
 #[test]
-fn gm01_gm02_exactly_the_flags_of_the_kind_are_accepted() {
+fn gm01_gm02_gm03_exactly_the_known_flags_are_accepted() {
     let machine = Machine::new();
     for kind in kinds() {
         let vm = machine.vm(kind);
-        let valid = MemfdFlags::valid_for(kind);
+        let valid = MemfdFlags::all();
         for bit in 0..64 {
             let flags = MemfdFlags::from_bits_retain(1 << bit);
             let config = MemfdConfig {
@@ -39,14 +46,6 @@ fn gm01_gm02_exactly_the_flags_of_the_kind_are_accepted() {
         }
     }
     machine.assert_nothing_left();
-}
-
-#[test]
-fn gm03_what_can_be_shared_from_the_start_can_be_mapped() {
-    for kind in kinds() {
-        let valid = MemfdFlags::valid_for(kind);
-        assert!(valid.contains(MemfdFlags::MMAP) || !valid.contains(MemfdFlags::INIT_SHARED));
-    }
 }
 
 #[test]
@@ -321,9 +320,7 @@ fn a_punch_by_force_takes_the_page_for_good() {
     // What the guest shares is not taken.
     assert_eq!(guest.file.punch(P, P), Err(Error::InUse { offset: P }));
     machine.fake.program(guest.vm.handle(), 0, [Act::Expect(GFN, 0)]);
-    let exit = guest
-        .vcpu
-        .run_on(&crate::vcpu::Entry::new(), PinnedPolicy::Refuse);
+    let exit = guest.vcpu.run_on(&Entry::new(), PinnedPolicy::Refuse);
     assert_eq!(exit, Ok(Exit::Lost { gfn: GFN }));
     assert_eq!(guest.vm.fault(GFN), Err(Error::Lost));
     drop(guest);
@@ -345,4 +342,82 @@ fn a_page_of_a_guard_is_zero_and_its_order_is_known() {
     drop(guard);
     assert_eq!(file.get_pfn(8 * P).err(), Some(Error::InvalidArgument));
     assert_eq!(file.get_pfn(1).err(), Some(Error::InvalidArgument));
+}
+
+/// Notes what is zapped.
+#[derive(Debug, Default)]
+struct Zapped(std::sync::Mutex<Vec<core::ops::Range<u64>>>);
+
+impl Mappings for Zapped {
+    fn zap(&self, pages: core::ops::Range<u64>) {
+        self.0.lock().unwrap().push(pages);
+    }
+}
+
+impl Zapped {
+    fn take(&self) -> Vec<core::ops::Range<u64>> {
+        core::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+#[test]
+fn a_protected_guests_memory_is_filled_by_the_host_before_the_launch_and_closed_to_it_page_by_page() {
+    let machine = Machine::new();
+    let vm = machine.protected();
+    let zapped = Arc::new(Zapped::default());
+    let file = GuestMemfd::create_mapped(&vm, shared(4 * P), machine.source(), Some(zapped.clone())).unwrap();
+    vm.add_slot(slot(0, IPA, 4 * P, &file, 0)).unwrap();
+    let mut vcpu = vm.create_vcpu(0).unwrap();
+    for page in 0..2 {
+        file.pin(page * P, P).unwrap().write(0, &[7; P as usize]).unwrap();
+    }
+    assert_eq!(zapped.take(), []);
+    vm.populate(GuestRange::new(GFN, 1)).unwrap();
+    assert_eq!(zapped.take(), [0..1]);
+    assert_eq!(file.host_page(0).err(), Some(Error::NotShared { offset: 0 }));
+    assert_eq!(file.host_page(P).unwrap().order(), 0);
+    vm.launch(IPA, 0).unwrap();
+    // What is the host's still is no longer shown, and nothing new is made for it.
+    for page in 0..3 {
+        assert_eq!(
+            file.host_page(page * P).err(),
+            Some(Error::NotShared { offset: page * P })
+        );
+    }
+    let acts = [Act::Expect(GFN, 7), Act::Expect(GFN + 1, 0), Act::Share(GFN)];
+    machine.fake.program(vm.handle(), 0, acts);
+    vcpu.run_on(&Entry::new(), PinnedPolicy::Refuse).unwrap();
+    assert_eq!(zapped.take(), [1..2]);
+    assert!(file.host_page(0).is_ok());
+    // Before it is freed.
+    machine.fake.program(vm.handle(), 0, [Act::Relinquish(GFN, 1)]);
+    vcpu.run_on(&Entry::new(), PinnedPolicy::Refuse).unwrap();
+    assert_eq!(zapped.take(), [0..1]);
+    file.punch(3 * P, P).unwrap();
+    assert_eq!(zapped.take(), []);
+    drop((vcpu, file, vm));
+    machine.assert_nothing_left();
+}
+
+#[test]
+fn what_the_host_has_pinned_is_not_given_to_a_protected_guest() {
+    let machine = Machine::new();
+    let vm = machine.protected();
+    let config = MemfdConfig {
+        order: 2,
+        ..shared(4 * P)
+    };
+    let file = machine.file_with(&vm, config);
+    vm.add_slot(slot(0, IPA, 4 * P, &file, 0)).unwrap();
+    let pin = file.pin(2 * P, P).unwrap();
+    vm.fault(GFN).unwrap();
+    assert_eq!(vm.fault(GFN + 2).err(), Some(Error::Pinned { offset: 2 * P }));
+    let attributes = |file: &GuestMemfd<_>| [0, 1, 2, 3].map(|page| file.attribute(page * P).unwrap());
+    let (private, host) = (Attribute::Private, Attribute::Host);
+    assert_eq!(attributes(&file), [private, private, host, private]);
+    drop(pin);
+    vm.fault(GFN + 2).unwrap();
+    assert_eq!(attributes(&file), [private; 4]);
+    drop((file, vm));
+    machine.assert_nothing_left();
 }

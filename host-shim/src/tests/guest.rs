@@ -451,3 +451,34 @@ fn what_el2_refused_to_share_is_shared_when_it_is_asked_again() {
     guest.vm.fault(GFN).unwrap();
     assert!(machine.fake.mapped(guest.vm.handle(), GFN).is_some());
 }
+
+#[test]
+fn a_gate_that_does_not_let_it_through_leaves_it_as_it_was() {
+    let machine = Machine::new();
+    let mut guest = machine.guest(VmFlags::PROTECTED, MemfdConfig::new(4 * P));
+    machine.fake.program(
+        guest.vm.handle(),
+        0,
+        [Act::Exit(ExitReason::MmioRead, [0x100, 4, 0, 0, 0, 0, 0])],
+    );
+    assert_eq!(guest.vcpu.run_through(|_| ()), Ok(None));
+    let asked = core::cell::Cell::new(0);
+    let exit = guest.vcpu.run_through(|enter| {
+        asked.set(asked.get() + 1);
+        enter(&Entry::new());
+    });
+    assert_eq!(exit, Ok(Some(Exit::MmioRead { ipa: 0x100, bytes: 4 })));
+    assert_eq!(asked.get(), 1);
+    drop(guest);
+    machine.assert_nothing_left();
+}
+
+#[test]
+fn memory_is_declared_until_the_launch() {
+    let machine = Machine::new();
+    let vm = machine.protected();
+    vm.add_memory(GuestRange::new(0x100, 1)).unwrap();
+    let _vcpu = vm.create_vcpu(0).unwrap();
+    vm.launch(IPA, 0).unwrap();
+    assert_eq!(vm.add_memory(GuestRange::new(0x200, 1)), Err(Error::WrongState));
+}

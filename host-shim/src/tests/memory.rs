@@ -16,7 +16,7 @@ fn life(machine: &Machine, kind: VmFlags, order: u8) -> Result<(), Error> {
     let config = MemfdConfig {
         order,
         partial_punch: PartialPunch::Split,
-        flags: MemfdFlags::valid_for(kind),
+        flags: MemfdFlags::all(),
         ..MemfdConfig::new(1024 * P)
     };
     let file = GuestMemfd::create(&vm, config, machine.source())?;

@@ -32,7 +32,7 @@ impl Walker {
         let vm = machine.try_vm(kind).ok()?;
         let config = MemfdConfig {
             size: PAGES * P,
-            flags: MemfdFlags::valid_for(kind),
+            flags: MemfdFlags::all(),
             order: [0, 2, 3][dice.below(3) as usize],
             partial_punch: [PartialPunch::Reject, PartialPunch::ZeroOnly, PartialPunch::Split]
                 [dice.below(3) as usize],

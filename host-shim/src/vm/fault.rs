@@ -51,6 +51,13 @@ impl<K: Kernel> Identity<K> {
         wanted: u64,
     ) -> Result<(), Error> {
         let is_wanted = |page: u64| page == wanted;
+        if hold.first_pinned(wanted..wanted + 1).is_some()
+            && hold.page(wanted) != Page::Private(self.number())
+        {
+            return Err(Error::Pinned {
+                offset: wanted * hyp_abi::FRAME_SIZE,
+            });
+        }
         for (run, page) in hold.runs(part.clone()) {
             if run.contains(&wanted) {
                 match page {
@@ -66,6 +73,7 @@ impl<K: Kernel> Identity<K> {
             hold.prepare(part.clone())?;
         }
         for run in givable(hold, part) {
+            hold.zap(run.clone());
             let mut at = run.start;
             while at < run.end {
                 let result = self.call_range(|vm, done| {
@@ -178,10 +186,21 @@ const fn in_use(page: u64) -> Error {
 }
 
 /// Runs of pages that the host can give, as long as they can be: a block that is given in one piece is mapped as one.
+/// What the host has pinned it cannot give.
 fn givable<K: Kernel>(hold: &Hold<K>, part: Range<u64>) -> Vec<Range<u64>> {
-    join(hold, part, |page| {
+    let runs = join(hold, part, |page| {
         matches!(page, Page::Fresh | Page::Ready | Page::Hole)
-    })
+    });
+    let mut givable = Vec::new();
+    for mut run in runs {
+        while let Some(pinned) = hold.first_pinned(run.clone()) {
+            givable.push(run.start..pinned);
+            run.start = pinned + 1;
+        }
+        givable.push(run);
+    }
+    givable.retain(|run| !run.is_empty());
+    givable
 }
 
 /// Runs of pages whose contents the guest may see.

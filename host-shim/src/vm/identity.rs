@@ -87,7 +87,7 @@ impl<K: Kernel> Identity<K> {
         self.handle.store(handle.to_register(), Ordering::SeqCst);
     }
 
-    pub(super) fn is_launched(&self) -> bool {
+    pub(crate) fn is_launched(&self) -> bool {
         self.launched.load(Ordering::SeqCst)
     }
 

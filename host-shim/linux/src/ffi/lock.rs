@@ -21,10 +21,6 @@ impl SleepLock {
 
 // SAFETY: the word changes from free to taken in one step, here or in the kernel, so that one task has it at a time.
 unsafe impl RawMutex for SleepLock {
-    #[expect(
-        clippy::declare_interior_mutable_const,
-        reason = "it is what a lock begins as, and the trait asks for it"
-    )]
     const INIT: Self = Self {
         word: AtomicU64::new(0),
     };
