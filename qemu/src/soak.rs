@@ -76,6 +76,7 @@ pub fn parts(effort: &Effort) -> Result<Vec<Part>> {
         test("guest_payload", &[]),
         test("on_machine", &[]),
         test("killing", &[("FREEHOLD_DEATHS", &deaths)]),
+        test("module", &[]),
         test(
             "linux",
             &[("FREEHOLD_MATRIX", "full"), ("FREEHOLD_LOAD", &seconds)],

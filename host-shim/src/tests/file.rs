@@ -355,8 +355,10 @@ impl Mappings for Zapped {
 }
 
 impl Zapped {
-    fn take(&self) -> Vec<core::ops::Range<u64>> {
-        core::mem::take(&mut self.0.lock().unwrap())
+    /// The first page and the end of each, since the last look.
+    fn take(&self) -> Vec<(u64, u64)> {
+        let zapped = core::mem::take(&mut *self.0.lock().unwrap());
+        zapped.iter().map(|pages| (pages.start, pages.end)).collect()
     }
 }
 
@@ -373,7 +375,7 @@ fn a_protected_guests_memory_is_filled_by_the_host_before_the_launch_and_closed_
     }
     assert_eq!(zapped.take(), []);
     vm.populate(GuestRange::new(GFN, 1)).unwrap();
-    assert_eq!(zapped.take(), [0..1]);
+    assert_eq!(zapped.take(), [(0, 1)]);
     assert_eq!(file.host_page(0).err(), Some(Error::NotShared { offset: 0 }));
     assert_eq!(file.host_page(P).unwrap().order(), 0);
     vm.launch(IPA, 0).unwrap();
@@ -387,12 +389,12 @@ fn a_protected_guests_memory_is_filled_by_the_host_before_the_launch_and_closed_
     let acts = [Act::Expect(GFN, 7), Act::Expect(GFN + 1, 0), Act::Share(GFN)];
     machine.fake.program(vm.handle(), 0, acts);
     vcpu.run_on(&Entry::new(), PinnedPolicy::Refuse).unwrap();
-    assert_eq!(zapped.take(), [1..2]);
+    assert_eq!(zapped.take(), [(1, 2)]);
     assert!(file.host_page(0).is_ok());
     // Before it is freed.
     machine.fake.program(vm.handle(), 0, [Act::Relinquish(GFN, 1)]);
     vcpu.run_on(&Entry::new(), PinnedPolicy::Refuse).unwrap();
-    assert_eq!(zapped.take(), [0..1]);
+    assert_eq!(zapped.take(), [(0, 1)]);
     file.punch(3 * P, P).unwrap();
     assert_eq!(zapped.take(), []);
     drop((vcpu, file, vm));
