@@ -56,13 +56,16 @@ pub enum GuestCallId {
     MmioGuardInfo = 0xc600_0005,
     /// MMIO_GUARD_ENROLL: the guard is in force from now on. x1 to x3 must be 0.
     MmioGuardEnroll = 0xc600_0006,
-    /// MMIO_GUARD_MAP: the host may emulate the page of IPA x1. x2 and x3 must be 0.
+    /// MMIO_GUARD_MAP: the host may emulate the page of IPA x1. x2 and x3 must be 0. The first one that is done puts the
+    /// guard in force; one that is refused, as the host can have it refused by a page that it puts there first, changes
+    /// nothing. A guest that means the guard whatever comes of its devices begins with [`Self::MmioGuardEnroll`].
     MmioGuardMap = 0xc600_0007,
     /// MMIO_GUARD_UNMAP: no longer. x2 and x3 must be 0.
     MmioGuardUnmap = 0xc600_0008,
     /// MEM_RELINQUISH, with the arguments of MEM_SHARE.
     MemRelinquish = 0xc600_0009,
-    /// MMIO_GUARD_RMAP. x1: IPA; x2: granules; x3 must be 0. x1 answers how many are done.
+    /// MMIO_GUARD_RMAP. x1: IPA; x2: granules; x3 must be 0. x1 answers how many are done. With the first page that is
+    /// done the guard is in force.
     MmioGuardRangeMap = 0xc600_000a,
     /// MMIO_GUARD_RUNMAP, with the arguments of MMIO_GUARD_RMAP.
     MmioGuardRangeUnmap = 0xc600_000b,

@@ -11,7 +11,10 @@ use hyp_abi::vm_call::GuestRange;
 
 impl<H: Hardware> Ownership<'_, H> {
     /// The guest in `slot` lets the host emulate devices at pages that are not its memory and hold nothing
-    /// (MMIO_GUARD_MAP). From the first one on the guard is in force. Pages that are devices already count as done.
+    /// (MMIO_GUARD_MAP). From the first page on the guard is in force. Pages that are devices already count as done.
+    ///
+    /// A call that is refused has changed nothing, the guard included: a guest sees the refusal, and one that wants the
+    /// guard in any case enrolls first, which nobody can refuse.
     pub fn guest_guard_map(&self, slot: u8, range: GuestRange) -> GuestOutcome {
         self.guard(slot, range, GuestAnnotation::Device)
     }

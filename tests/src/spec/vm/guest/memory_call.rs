@@ -130,10 +130,12 @@ impl Memory {
         };
         let (done, waits) = judge()?;
         if matches!(call, GuestCallId::MmioGuardMap | GuestCallId::MmioGuardRangeMap) {
-            // A call that was refused may have put the guard in force, or not.
-            self.vm(slot).guard |= guarded;
-            if done > 0 && !guarded {
-                return Err("a device is allowed, and the guard is not in force".to_owned());
+            // Done in part is done; refused changes nothing.
+            self.vm(slot).guard |= done > 0;
+            if self.vm(slot).guard != guarded {
+                return Err(format!(
+                    "{done} devices are allowed, and the guard is in force: {guarded}"
+                ));
             }
         }
         let finished = !matches!(waits, Waits::For(..));

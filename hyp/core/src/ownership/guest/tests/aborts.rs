@@ -58,6 +58,36 @@ fn under_the_guard_only_what_the_guest_named_is_a_device() {
 }
 
 #[test]
+fn a_refused_guard_call_puts_no_guard_in_force() {
+    let (system, vm) = with_vm(PROTECTED);
+    system.guest_donate(vm, span(HOST_REGION, 1), 0x900).unwrap();
+    let before = everything(&system);
+    for refused in [
+        range(0x900, 1),
+        range(0x900, 2),
+        range(MEMORY, 1),
+        range(1 << 28, 1),
+    ] {
+        assert_eq!(system.guest_guard_map(1, refused), GuestOutcome::Refused);
+    }
+    assert_eq!(everything(&system), before);
+    // Nor does one that waits for pages.
+    let (system, _) = with_vm(Kind {
+        reserve: 0,
+        ..PROTECTED
+    });
+    let waiting = system.guest_guard_map(1, range(0x900, 1));
+    assert!(matches!(waiting, GuestOutcome::NeedsPages(_)), "{waiting:?}");
+    assert!(!of_vm(&system, 1, |vm| vm.guard));
+    // Done in part is done.
+    let (system, vm) = with_vm(PROTECTED);
+    system.guest_donate(vm, span(HOST_REGION, 1), 0x901).unwrap();
+    assert_eq!(system.guest_guard_map(1, range(0x900, 2)), GuestOutcome::Done(1));
+    assert!(of_vm(&system, 1, |vm| vm.guard));
+    assert_sound(&system);
+}
+
+#[test]
 fn memory_is_never_a_device() {
     let (system, vm) = with_vm(PROTECTED);
     system.guest_donate(vm, span(HOST_REGION, 1), 0x100).unwrap();

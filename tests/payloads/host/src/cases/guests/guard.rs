@@ -112,6 +112,20 @@ case!(memory_is_never_mapped_as_a_device, {
     vm.end()
 });
 
+case!(
+    a_page_in_a_devices_place_has_its_map_refused_which_changes_nothing,
+    {
+        let vm = running_with(0)?;
+        vm.give(DEVICE / FRAME_SIZE)?;
+        ensure_returns(&vm, GuestCallId::MmioGuardMap, [DEVICE, 0, 0], INVALID)?;
+        ensure_told(&vm, DEVICE + FRAME_SIZE)?;
+        // A guest that wants the guard in any case enrolls.
+        ensure_returns(&vm, GuestCallId::MmioGuardEnroll, [0; 3], DONE)?;
+        ensure_kept(&vm, DEVICE + FRAME_SIZE)?;
+        vm.end()
+    }
+);
+
 case!(guard_calls_refuse_what_has_no_meaning, {
     let vm = running_with(0)?;
     for (call, arguments) in [
