@@ -38,8 +38,8 @@ fn has(function: u32) -> bool {
 pub(crate) fn prepare() {
     panic::stop_for_good();
     let ownership = machine::ownership();
-    // Those that run come back at their next step, since their tables are gone. One that does not come back in a
-    // second never will: its CPU is broken.
+    // Those that run come back at their next step, since their tables are gone, and are put back to their VMs. One that
+    // does not come back in a second never will: its CPU is broken.
     let deadline = CNTPCT_EL0.get().saturating_add(CNTFRQ_EL0.get());
     while !ownership.forget_vcpus() && CNTPCT_EL0.get() < deadline {
         core::hint::spin_loop();

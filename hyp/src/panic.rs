@@ -39,11 +39,23 @@ const MAX_FRAMES: usize = 32;
 /// ESR_EL2.EC of a data abort of EL2's own.
 const EC_OWN_DATA_ABORT: u8 = 0x25;
 
-/// Waits for ever if another CPU panics: that is why this one is here.
+/// Waits for ever if another CPU panics, or the machine is about to be reset: that is why this one is here.
 #[inline]
 pub(crate) fn park_if_panicking() {
     if PANICKING.load(Ordering::SeqCst) != 0 {
         refuse::halt();
+    }
+}
+
+/// For a CPU that has a vCPU: waits for ever if another CPU panics, and answers whether the machine is about to be reset.
+/// Then it must not wait here, but put the vCPU back first, whose registers are still to be zeroed; it waits at its next
+/// exit from the host.
+#[inline]
+pub(crate) fn must_put_guest() -> bool {
+    match PANICKING.load(Ordering::SeqCst) {
+        0 => false,
+        ENDING => true,
+        _ => refuse::halt(),
     }
 }
 

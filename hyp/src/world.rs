@@ -154,7 +154,10 @@ pub(crate) fn load(guest: &GuestRegime, vcpu: &mut VcpuContext) -> Result<(), St
         // From here on a CPU that panics takes this root away too. It may have begun before it could see that.
         let root = root_and_size(guest);
         PerCpu::this().guest_root.store(root, Ordering::SeqCst);
-        panic::park_if_panicking();
+        if panic::must_put_guest() {
+            // Nothing was done, and nobody reads why: the host has no memory any more.
+            return Err(StreamingMode);
+        }
         world.elr = ELR_EL2.get();
         world.spsr = SPSR_EL2.get();
         world.stopped.stop(&controls.watchers);
@@ -180,7 +183,12 @@ pub(crate) fn load(guest: &GuestRegime, vcpu: &mut VcpuContext) -> Result<(), St
 pub(crate) fn run(vcpu: &mut VcpuContext) -> Trap {
     loop {
         let vector = vectors::enter_guest(vcpu);
-        panic::park_if_panicking();
+        if panic::must_put_guest() {
+            return Trap {
+                kind: TrapKind::Interrupt,
+                registers: FaultRegisters::default(),
+            };
+        }
         let kind = match vector {
             vectors::kind::SYNC => TrapKind::Synchronous,
             vectors::kind::SERROR => TrapKind::SError,

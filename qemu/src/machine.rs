@@ -25,6 +25,8 @@ pub struct Machine {
     pub smp: u32,
     /// RAM.
     pub memory: Memory,
+    /// A file that is the RAM, and keeps what was in it when the machine has ended. Only for RAM that is whole.
+    pub memory_file: Option<PathBuf>,
     /// Splits the RAM into that many memory regions of one NUMA node each; 0 and 1 leave it whole.
     pub nodes: u32,
     /// Whether the CPUs have EL2.
@@ -89,6 +91,7 @@ impl Machine {
             cpu: "cortex-a72".to_owned(),
             smp: 1,
             memory: Memory::gib(1),
+            memory_file: None,
             nodes: 0,
             virtualization: true,
             gic_version: 3,

@@ -89,6 +89,13 @@ impl Arguments {
     fn memory(&mut self, machine: &Machine) {
         let bytes = machine.memory.bytes();
         self.add("-m", format!("{}M", bytes >> 20));
+        if let Some(file) = &machine.memory_file {
+            let mut object = OsString::from(format!(
+                "memory-backend-file,id=ram0,size={bytes},share=on,mem-path="
+            ));
+            object.push(escaped(file));
+            return self.add("-object", object);
+        }
         let nodes = u64::from(machine.nodes.max(1));
         let share = (bytes / nodes) & !((2 << 20) - 1);
         for node in 0..nodes {

@@ -25,9 +25,7 @@ impl<H: Hardware> Ownership<'_, H> {
             for place in &mut vm.vcpus {
                 match mem::replace(place, VcpuSlot::Absent) {
                     VcpuSlot::Resting { home, .. } => {
-                        let page = self.hw.vacate(home);
-                        // A page of EL2's own that aborts keeps nothing that anybody could read.
-                        let _ = self.hw.scrub(FrameSpan::single(page.frame()));
+                        let _ = self.forget_vcpu(home);
                     }
                     VcpuSlot::Running => {
                         *place = VcpuSlot::Running;

@@ -2,8 +2,9 @@
 
 use super::state::Life;
 use super::table::LockedVm;
-use super::vcpu::VcpuSlot;
-use crate::hardware::Hardware;
+use super::vcpu::{Vcpu, VcpuSlot};
+use crate::addr::FrameSpan;
+use crate::hardware::{Hardware, TablePage};
 use crate::ownership::Ownership;
 use core::mem;
 use hyp_abi::Status;
@@ -38,6 +39,15 @@ impl<H: Hardware> Ownership<'_, H> {
         }
     }
 
+    /// Ends a vCPU, and zeroes the page in which its registers were: the pool would keep them until somebody else needs the
+    /// page, over a reset even.
+    pub(crate) fn forget_vcpu(&self, vcpu: H::Home<Vcpu>) -> TablePage {
+        let page = self.hardware().vacate(vcpu);
+        // A page of EL2's own that aborts keeps nothing that anybody could read.
+        let _ = self.hardware().scrub(FrameSpan::single(page.frame()));
+        page
+    }
+
     /// Gives all pages of a VM that has no frames back to the pool, and its slot free.
     fn take_apart(&self, mut vm: LockedVm<'_, H>) {
         let hw = self.hardware();
@@ -47,7 +57,7 @@ impl<H: Hardware> Ownership<'_, H> {
             };
             if let VcpuSlot::Resting { home, .. } = mem::replace(place, VcpuSlot::Absent) {
                 let run_page = home.run_page;
-                hw.free_page(hw.vacate(home));
+                hw.free_page(self.forget_vcpu(home));
                 self.unpin(run_page)
                     .expect("the run page of a vCPU is shared and pinned, and its region keeps its node");
             }

@@ -23,6 +23,8 @@ const NOTE: u64 = 0x6e6f_7465_746f_6d65;
 const GIVEN: u64 = 0x0617_e21a_b1e5_5ed0;
 /// What the guest makes its secret from.
 const SEED: u64 = 0x1057_0e1e_c7ed_0001;
+/// What a guest makes its secret from that is gone before the reset.
+const SEED_OF_THE_DEAD: u64 = 0x1057_0e1e_c7ed_0002;
 /// Frames that are donated to EL2.
 const DONATED: u64 = 4;
 /// Pages of the guest that it fills.
@@ -91,6 +93,20 @@ fn first(note: &Frames) -> TestResult {
         remember(donated.frame(index))?;
     }
     succeed!(HYPERVISOR.donate(donated.range()));
+    let dead = Vm::launch(Plan::protected())?;
+    dead.ready()?;
+    dead.exit(
+        0,
+        Answer::Done(
+            Order::Hold {
+                seed: SEED_OF_THE_DEAD,
+                door: Door::Load,
+                argument: layout::DEVICE,
+            }
+            .encode(),
+        ),
+    )?;
+    dead.end()?;
     let vm = Vm::launch(Plan::protected())?;
     vm.ready()?;
     let first_gfn = layout::FREE / FRAME_SIZE;

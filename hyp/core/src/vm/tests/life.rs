@@ -1,6 +1,8 @@
 //! The life of a VM, call by call.
 
 use super::*;
+use crate::hardware::TablePage;
+use crate::vm::VcpuSlot;
 use hyp_abi::vm::{MAX_MEMORY_RANGES, MAX_VMS, VmStatistic};
 
 fn create(flags: u64, vcpus: u64, ipa_bits: u64) -> VmCall {
@@ -31,6 +33,32 @@ fn launch(vm: u64, entry: u64) -> VmCall {
         vm,
         entry,
         argument: 0,
+    }
+}
+
+#[test]
+fn the_registers_of_a_dead_vcpu_are_zeroed_before_its_page_is_free() {
+    use crate::double::Step;
+    let bench = Bench::new();
+    let vm = bench.launched(VmFlags::PROTECTED, 2);
+    let homes: Vec<Frame> = {
+        let vm = bench.own.vms().lock(bench.hw(), vm).unwrap();
+        let homes = vm.vcpus.iter().filter_map(|slot| match slot {
+            VcpuSlot::Resting { home, .. } => Some(home.page().frame()),
+            _ => None,
+        });
+        homes.collect()
+    };
+    assert_eq!(homes.len(), 2);
+    bench.hw().record(true);
+    let _ = bench.hw().take_log();
+    bench.destroy(vm);
+    let log = bench.hw().take_log();
+    for home in homes {
+        let place = |wanted: Step| log.iter().position(|step| *step == wanted);
+        let zeroed = place(Step::Scrub(FrameSpan::single(home)));
+        let free = place(Step::Free(TablePage::new(home)));
+        assert!(zeroed.is_some() && zeroed < free, "{zeroed:?} {free:?}");
     }
 }
 
