@@ -3,8 +3,8 @@
 use super::Hypervisor;
 use crate::{Audit, CallError, Hypercall, RangeError};
 use hyp_abi::run_page::ExitReason;
-use hyp_abi::vm::{Permissions, VmFlags, VmStatistic};
-use hyp_abi::{FrameRange, GuestRange, HostCall, VmCall, VmHandle};
+use hyp_abi::vm::{Permissions, TOP_UP_STEP, VmFlags, VmStatistic};
+use hyp_abi::{FrameRange, GuestRange, HostCall, Status, VmCall, VmHandle};
 
 impl<H: Hypercall> Hypervisor<H> {
     /// Creates a VM with at most `vcpus` vCPUs and IPAs of `ipa_bits` bits.
@@ -84,7 +84,17 @@ impl<H: Hypercall> Hypervisor<H> {
     /// Those of [`VmCall::Destroy`]: `FramesLeft` until the host has everything back.
     pub fn destroy_vm(&self, vm: VmHandle) -> Result<(), CallError> {
         let vm = vm.to_register();
-        self.vm_call(VmCall::Destroy { vm }).map(drop)
+        let mut left = u64::MAX;
+        loop {
+            match self.vm_call(VmCall::Destroy { vm }) {
+                // The interrupt that waited has been taken by now. As long as pages come back, so does the end.
+                Err(CallError::Refused {
+                    status: Status::Busy,
+                    detail,
+                }) if detail < left => left = detail,
+                result => return result.map(drop),
+            }
+        }
     }
 
     /// Moves `pages` pages from EL2's pool to the VM's reserve, and returns how many that holds.
@@ -93,7 +103,16 @@ impl<H: Hypercall> Hypervisor<H> {
     /// Those of [`VmCall::TopUp`].
     pub fn top_up_vm(&self, vm: VmHandle, pages: u64) -> Result<u64, CallError> {
         let vm = vm.to_register();
-        self.vm_call(VmCall::TopUp { vm, pages }).map(|[held, ..]| held)
+        let mut left = pages;
+        loop {
+            // So many are moved whatever interrupts.
+            let pages = left.min(TOP_UP_STEP);
+            let [held, ..] = self.vm_call(VmCall::TopUp { vm, pages })?;
+            left -= pages;
+            if left == 0 {
+                return Ok(held);
+            }
+        }
     }
 
     /// Gives a VM a new handle.

@@ -11,6 +11,9 @@ pub const MAX_VCPUS: usize = 64;
 /// How many ranges of memory a VM can declare.
 pub const MAX_MEMORY_RANGES: usize = 8;
 
+/// How many pages [`crate::VmCall::TopUp`] moves at least, whatever waits meanwhile.
+pub const TOP_UP_STEP: u64 = 64;
+
 /// The fewest and the most bits that a guest's IPAs can have.
 pub const IPA_BITS: core::ops::RangeInclusive<u64> = 32..=48;
 

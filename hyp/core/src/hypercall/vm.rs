@@ -85,6 +85,10 @@ fn destroyed(result: Result<Ended, Status>) -> HostReturn {
             status: Status::FramesLeft,
             values: [frames, 0, 0],
         },
+        Ok(Ended::PagesLeft(pages)) => HostReturn {
+            status: Status::Busy,
+            values: [pages, 0, 0],
+        },
         Err(status) => HostReturn::refused(status),
     }
 }

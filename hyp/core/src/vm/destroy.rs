@@ -16,6 +16,8 @@ pub enum Ended {
     Gone,
     /// It is dying, and this many frames are still its own or borrowed by it.
     FramesLeft(u64),
+    /// It is dying and has no frames, but an interrupt waits, and this many pages of EL2's are still to be given back.
+    PagesLeft(u64),
 }
 
 impl<H: Hardware> Ownership<'_, H> {
@@ -31,10 +33,7 @@ impl<H: Hardware> Ownership<'_, H> {
         }
         vm.life = Life::Dying;
         match vm.counts.left() {
-            0 => {
-                self.take_apart(vm);
-                Ok(Ended::Gone)
-            }
+            0 => Ok(self.take_apart(vm)),
             left => Ok(Ended::FramesLeft(left)),
         }
     }
@@ -48,8 +47,8 @@ impl<H: Hardware> Ownership<'_, H> {
         page
     }
 
-    /// Gives all pages of a VM that has no frames back to the pool, and its slot free.
-    fn take_apart(&self, mut vm: LockedVm<'_, H>) {
+    /// Gives all pages of a VM that has no frames back to the pool, and its slot free, as far as no interrupt waits.
+    fn take_apart(&self, mut vm: LockedVm<'_, H>) -> Ended {
         let hw = self.hardware();
         for slot in 0..usize::from(vm.config.max_vcpus) {
             let Some(place) = vm.vcpus.get_mut(slot) else {
@@ -62,11 +61,14 @@ impl<H: Hardware> Ownership<'_, H> {
                     .expect("the run page of a vCPU is shared and pinned, and its region keeps its node");
             }
         }
-        self.dismantle_guest_table(&mut vm);
+        if !self.dismantle_guest_table(&mut vm) {
+            return Ended::PagesLeft(vm.pages_total());
+        }
         let (root, pages) = (vm.table.root(), vm.root_pages());
         // The slot stays locked until the page is out of it; nothing that a new VM there could see is left by then.
         let home = vm.remove();
         hw.give_root(root, pages);
         hw.free_page(hw.vacate(home));
+        Ended::Gone
     }
 }

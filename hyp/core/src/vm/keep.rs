@@ -5,8 +5,8 @@ use super::vcpu::VcpuSlot;
 use crate::hardware::Hardware;
 use crate::ownership::{Ownership, Refusal};
 use crate::pgtable::Reserve;
-use hyp_abi::vm::VmStatistic;
-use hyp_abi::{Status, VmHandle};
+use hyp_abi::vm::{TOP_UP_STEP, VmStatistic};
+use hyp_abi::{Counter, Status, VmHandle};
 
 impl<H: Hardware> Vm<H> {
     /// How many vCPUs were created.
@@ -40,16 +40,33 @@ impl<H: Hardware> Ownership<'_, H> {
         if free < pages {
             return Err(Refusal::no_memory(pages - free));
         }
-        // Without the lock: zeroing many pages takes its time.
-        let more = Reserve::take(hw, pages).ok_or(Refusal::no_memory(pages))?;
-        match self.vms().lock(hw, vm) {
-            Ok(mut vm) => {
-                vm.reserve.append(hw, more);
-                Ok(vm.reserve.pages())
+        let mut left = pages;
+        loop {
+            // Without the lock: zeroing pages takes its time.
+            let step = left.min(TOP_UP_STEP);
+            let more = Reserve::take(hw, step).ok_or(Refusal::no_memory(left));
+            let mut vm = match self.vms().lock(hw, vm) {
+                Ok(vm) => vm,
+                Err(status) => {
+                    if let Ok(more) = more {
+                        more.release(hw);
+                    }
+                    return Err(status.into());
+                }
+            };
+            match more {
+                Ok(more) => vm.reserve.append(hw, more),
+                Err(refusal) if left == pages => return Err(refusal),
+                // Others were faster, and some were moved.
+                Err(_) => return Ok(vm.reserve.pages()),
             }
-            Err(status) => {
-                more.release(hw);
-                Err(status.into())
+            left -= step;
+            if left == 0 {
+                return Ok(vm.reserve.pages());
+            }
+            if hw.interrupt_pending() {
+                hw.count(Counter::CallsInterrupted, 1);
+                return Ok(vm.reserve.pages());
             }
         }
     }

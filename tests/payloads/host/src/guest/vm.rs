@@ -298,8 +298,8 @@ impl Vm {
 
     /// Makes it dying, or gone if it has no frames. Returns how many it has left.
     pub(crate) fn kill(&self) -> Result<u64, Outcome> {
-        match call(VmCall::Destroy { vm: self.handle() }) {
-            Ok(_) => Ok(0),
+        match destroy(self.handle()) {
+            Ok(()) => Ok(0),
             Err(CallError::Refused {
                 status: Status::FramesLeft,
                 detail,
@@ -330,7 +330,7 @@ impl Vm {
                     ensure_eq!(frame.find_wrong(|_| 0), None, "contents of private page {gfn:#x}");
                 }
             }
-            succeed!(call(VmCall::Destroy { vm: handle }));
+            succeed!(destroy(handle));
         }
         self.handle.store(0, Ordering::Relaxed);
         for vcpu in vcpus {
@@ -351,14 +351,22 @@ impl Vm {
     }
 }
 
+/// Ends a VM, or goes on with that for as long as an interrupt keeps it from the end.
+fn destroy(vm: u64) -> Result<(), CallError> {
+    loop {
+        match call(VmCall::Destroy { vm }) {
+            Err(error) if error.status() == Some(Status::Busy) => {}
+            result => return result.map(drop),
+        }
+    }
+}
+
 impl Drop for Vm {
     fn drop(&mut self) {
         let vm = self.handle();
         // The case has failed, or the VM is gone: what comes of the attempt is nobody's business.
         for _ in 0..1000 {
-            if vm == 0
-                || !matches!(call(VmCall::Destroy { vm }), Err(error) if error.status() == Some(Status::FramesLeft))
-            {
+            if vm == 0 || !matches!(destroy(vm), Err(error) if error.status() == Some(Status::FramesLeft)) {
                 return;
             }
             let range = self.plan.declared();

@@ -112,7 +112,7 @@ fn end(system: &System, vms: [u64; 2]) -> u64 {
     for vm in vms {
         let mut locked = system.vms().lock(hw, vm).unwrap();
         assert_eq!(locked.counts.left(), 0);
-        system.dismantle_guest_table(&mut locked);
+        assert!(system.dismantle_guest_table(&mut locked));
         let home = locked.remove();
         hw.give_root(home.table.root(), 2);
         hw.free_page(hw.vacate(home));
