@@ -28,8 +28,19 @@ impl<H: Hardware> Ownership<'_, H> {
             self.hw.invalidate_code();
             kept
         } else {
-            self.scrub(moving.frames(), 0)
+            self.zero(moving)
         }
+    }
+
+    /// Zeroes frames in transit, step by step as [`Ownership::scrub`] does, for whoever gets them next. Instruction caches
+    /// need not see stores to memory, EL2's zeros among them, and would go on with what the last owner executed there: for
+    /// the host that is a guest's code, for a guest it is the host's (Arm ARM DDI 0487, "Synchronization and coherency
+    /// issues between data and instruction accesses").
+    pub(super) fn zero(&self, moving: &Moving) -> Scrubbed {
+        let hw = &self.hw;
+        let zeroed = self.scrub(moving.frames(), 0);
+        hw.invalidate_code();
+        zeroed
     }
 
     /// Counts the contents of frames into the VM's digest. Each step is counted under the VM's lock, so that none is

@@ -20,7 +20,7 @@ impl<H: Hardware> Ownership<'_, H> {
     /// [`Status::NoMemory`].
     pub fn force_reclaim(&self, frame: Frame) -> Result<(), Refusal> {
         let moving = self.begin_forcing(frame)?;
-        let came = self.scrub(moving.frames(), 0);
+        let came = self.zero(&moving);
         // A single frame is done or broken: nothing goes back.
         let host = Entry::plain(State::Host);
         self.arrive(moving, &came, host, host)?;

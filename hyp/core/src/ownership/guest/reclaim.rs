@@ -133,7 +133,7 @@ impl<H: Hardware> Ownership<'_, H> {
             Begun::Done(frames) => Ok(frames.into()),
             Begun::Moving(moving) => {
                 let all = moving.frames().frames();
-                let came = self.scrub(moving.frames(), 0);
+                let came = self.zero(&moving);
                 let back = Entry::guest(false, moving.slot(), moving.gfn());
                 let frames = self.arrive(moving, &came, Entry::plain(State::Host), back)?;
                 Ok(Went {

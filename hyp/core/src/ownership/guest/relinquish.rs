@@ -18,9 +18,10 @@ impl<H: Hardware> Ownership<'_, H> {
         outcome(self.each_run(range, |left| {
             let (moving, back) = self.begin_relinquishing(slot, left, range.frames > 1)?;
             let all = moving.frames().frames();
-            let came = self.scrub(moving.frames(), 0);
+            let came = self.zero(&moving);
             let given_up = self.arrive(moving, &came, Entry::plain(State::Relinquished), back);
-            // A page that turns out to be broken is given up all the same.
+            // A page that turns out to be broken is given up all the same, and counted. It is poisoned in the map, and the
+            // host hears of it when it would take it.
             let frames = given_up.unwrap_or(1);
             Ok(Went {
                 frames,
