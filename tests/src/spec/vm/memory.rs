@@ -33,7 +33,8 @@ impl Memory {
     fn bad_gift(&self, slot: u8, range: FrameRange, gfn: u64, protected: bool) -> Vec<Status> {
         let mut reasons: Vec<Status> = bad_range(range).into_iter().collect();
         let vm = &self.vms.live[&slot];
-        if gfn >= vm.gfns {
+        // The range as a whole, before anything is done.
+        if gfn >= vm.gfns || range.frames > vm.gfns - gfn {
             reasons.push(Status::GfnOutOfRange);
         }
         if vm.protected != protected {
@@ -43,15 +44,6 @@ impl Memory {
             reasons.push(Status::WrongVmState);
         }
         reasons
-    }
-
-    /// Whether a range runs past the VM's last guest frame number, and was refused for that before anything was done.
-    fn runs_out(&self, case: &Case<'_>, slot: u8, range: FrameRange, gfn: u64) -> Result<bool, String> {
-        let overlong = range.frames > self.vms.live[&slot].gfns - gfn;
-        if overlong && case.answer.status == Status::GfnOutOfRange {
-            return case.refused(&[Status::GfnOutOfRange]);
-        }
-        Ok(false)
     }
 
     /// Frames that broke are found when they are touched, and are nobody's from then on.
@@ -71,7 +63,7 @@ impl Memory {
         gfn: u64,
     ) -> Result<(), String> {
         let reasons = self.bad_gift(slot, range, gfn, true);
-        if case.refused(&reasons)? || self.runs_out(case, slot, range, gfn)? {
+        if case.refused(&reasons)? {
             return Ok(());
         }
         let first = range.base / FRAME_SIZE;
@@ -133,7 +125,7 @@ impl Memory {
         if permissions.is_none() {
             reasons.push(Status::InvalidParameter);
         }
-        if case.refused(&reasons)? || self.runs_out(case, slot, range, gfn)? {
+        if case.refused(&reasons)? {
             return Ok(());
         }
         let permissions = permissions.unwrap_or(Permissions::empty());

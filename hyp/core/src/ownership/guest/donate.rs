@@ -28,6 +28,7 @@ impl<H: Hardware> Ownership<'_, H> {
         {
             return self.end_donating(moving, keep);
         }
+        self.judge_gift(vm, span, gfn, true)?;
         let mut next = gfn;
         self.each_region(span, |piece| {
             let (moving, keep) = self.begin_donating(vm, piece, next, is_ranged(span))?;
@@ -35,6 +36,24 @@ impl<H: Hardware> Ownership<'_, H> {
             next = next.saturating_add(done);
             Ok(done)
         })
+    }
+
+    /// Judges a ranged gift to a VM as a whole, before any of it is done: a range that the VM's guest frame numbers do not
+    /// hold was never meant. What this cannot see is judged piece by piece.
+    pub(super) fn judge_gift(
+        &self,
+        vm: u64,
+        span: FrameSpan,
+        gfn: u64,
+        protected: bool,
+    ) -> Result<(), Status> {
+        if !is_ranged(span) {
+            return Ok(());
+        }
+        let vm = self.vms.lock(&self.hw, vm)?;
+        vm.must_be_protected(protected)?;
+        vm.must_live()?;
+        vm.pages(gfn, span.frames()).map(drop)
     }
 
     /// Takes the frames of a piece from the host. Answers whether their contents are kept, too.

@@ -29,6 +29,7 @@ impl<H: Hardware> Ownership<'_, H> {
     /// [`Status::NoMemory`].
     pub fn guest_share(&self, vm: u64, span: FrameSpan, gfn: u64, permissions: u64) -> Result<u64, Refusal> {
         let rights = Rights::decode(permissions)?;
+        self.judge_gift(vm, span, gfn, false)?;
         let mut next = gfn;
         self.each_region(span, |piece| {
             let done = self.share_piece(vm, piece, next, rights, is_ranged(span))?;
