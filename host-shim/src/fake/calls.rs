@@ -289,8 +289,10 @@ impl State {
                 _ => refuse(Status::NotPinned),
             }),
             VmCall::TakeBack(range) => self.ranged(range, |state, frame, _| {
-                if state.owner(frame)? != Owner::Relinquished {
-                    return refuse(Status::NotRelinquished);
+                match state.owner(frame)? {
+                    Owner::Relinquished => {}
+                    Owner::Poisoned => return refuse(Status::Poisoned),
+                    _ => return refuse(Status::NotRelinquished),
                 }
                 state.split(frame)?;
                 state.set(frame, Owner::Host);

@@ -202,6 +202,10 @@ impl State {
                     let vm = self.vms.get_mut(&slot).unwrap();
                     let (frame, _) = vm.map.remove(&gfn).unwrap();
                     vm.relinquished += 1;
+                    if self.broken.contains(&frame) {
+                        self.set(frame, Owner::Poisoned);
+                        continue;
+                    }
                     self.scrub(frame);
                     self.set(frame, Owner::Relinquished);
                 }

@@ -113,6 +113,8 @@ impl<K: Kernel> Inode<K> {
     /// many there were: those that it has, or that are taken already, do not count.
     pub(crate) fn take_relinquished(self: &Arc<Self>, vm: u64, range: Range<u64>) -> Result<u64, Error> {
         let (mut taken, mut at) = (0, range.start);
+        // A range is refused for any of its pages: then they are asked for one by one.
+        let mut at_once = u64::MAX;
         while let Some(hold) = self.hold_first(&(at..range.end)) {
             let whole = hold.range();
             let part = whole.start.max(at)..whole.end.min(range.end);
@@ -121,6 +123,7 @@ impl<K: Kernel> Inode<K> {
                 at = part.end;
                 continue;
             };
+            let run = run.start..run.end.min(run.start.saturating_add(at_once));
             let back = self.host.call_range(None, |done| {
                 let left = hold.frame(run.start + done).range(run.end - run.start - done);
                 self.host.hypervisor().take_back(left)
@@ -128,12 +131,29 @@ impl<K: Kernel> Inode<K> {
             let done = back.map_or_else(|error| error.done, |()| run.end - run.start);
             at = run.start + done;
             taken += done;
+            let left = run.end - at;
+            let end = back.map_err(Error::from);
+            if matches!(end, Err(Error::Poisoned)) && left == 1 {
+                // It was broken when the guest gave it up. It stays where it is, and nobody gets it again.
+                hold.set(at..at + 1, Page::Poisoned);
+            }
             if done > 0 {
                 hold.set(run.start..at, Page::Hole);
                 self.discard(hold, run.start..at)?;
             }
-            match back.map_err(Error::from) {
+            match end {
                 Ok(()) => {}
+                Err(error)
+                    if left > 1
+                        && (matches!(error, Error::Poisoned)
+                            || error.status() == Some(Status::NotRelinquished)) =>
+                {
+                    at_once = 1;
+                }
+                Err(Error::Poisoned) => {
+                    taken += 1;
+                    at += 1;
+                }
                 Err(error) if error.status() == Some(Status::NotRelinquished) => at += 1,
                 Err(error) => return Err(error),
             }

@@ -190,6 +190,29 @@ fn pages_that_are_given_up_are_taken_back_zero_and_freed() {
 }
 
 #[test]
+fn a_broken_page_that_is_given_up_is_nobodys_and_the_others_are_freed() {
+    let machine = Machine::new();
+    let mut guest = machine.guest(VmFlags::PROTECTED, MemfdConfig::new(8 * P));
+    let handle = guest.vm.handle();
+    let acts = (0..8).map(|page| Act::Write(GFN + page, 9));
+    machine.fake.program(handle, 0, acts);
+    guest.run();
+    let broken = machine.fake.mapped(handle, GFN + 3).unwrap();
+    machine.fake.break_frame(broken);
+    machine.fake.program(handle, 0, [Act::Relinquish(GFN + 2, 4)]);
+    guest.run();
+    assert_eq!(machine.fake.owner(broken), Owner::Poisoned);
+    for (page, attribute) in [
+        (2, Attribute::Absent),
+        (3, Attribute::Poisoned),
+        (5, Attribute::Absent),
+    ] {
+        assert_eq!(guest.file.attribute(page * P), Ok(attribute), "{page}");
+    }
+    assert_eq!(guest.vm.statistic(VmStatistic::Relinquished), Ok(4));
+}
+
+#[test]
 fn exits_that_are_not_about_memory_come_to_the_caller() {
     let machine = Machine::new();
     let mut guest = machine.guest(VmFlags::PROTECTED, MemfdConfig::new(4 * P));

@@ -118,8 +118,8 @@ pub enum ExitReason {
     CpuOn = 9,
     /// The vCPU turned itself off. It cannot run until another turns it on.
     CpuOff = 10,
-    /// The guest turned itself off: PSCI SYSTEM_OFF. No vCPU can run any more; one that runs on another CPU goes on
-    /// until its next exit, and is not entered again.
+    /// The guest turned itself off: PSCI SYSTEM_OFF. No vCPU can be run any more. Those that run on other CPUs meanwhile
+    /// go on until their next exit, which the host hastens by an interrupt; they cannot be run again either.
     SystemOff = 11,
     /// The guest wants a reset: PSCI SYSTEM_RESET. No vCPU can run any more, as after [`ExitReason::SystemOff`]: a new
     /// launch takes a new VM.
@@ -128,7 +128,8 @@ pub enum ExitReason {
     /// again.
     Lost = 13,
     /// The guest gave pages up. Value 0: gfn of the first; value 1: how many. The host drops what references it has
-    /// and takes them with [`crate::VmCall::TakeBack`].
+    /// and takes them with [`crate::VmCall::TakeBack`], which tells of one that turned out to be broken: the guest is rid
+    /// of that too, and nobody gets it.
     Relinquished = 14,
     /// The guest did something that EL2 does not carry out. Value 0: the exception class.
     Unhandled = 15,

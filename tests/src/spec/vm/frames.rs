@@ -126,6 +126,7 @@ impl Memory {
     ) -> Result<(), String> {
         self.each(case, range, |holding| match holding {
             Some(Holding::Relinquished) => Ok(Holding::Host),
+            Some(Holding::Poisoned) => Err(vec![Status::Poisoned]),
             other => Err(Self::other(other, Status::NotRelinquished)),
         })
     }

@@ -42,10 +42,13 @@ impl<H: Hardware> Ownership<'_, H> {
     /// Gives the host frames that a guest gave up. They are zero. Answers how many are done.
     ///
     /// # Errors
-    /// [`Status::NotMemory`], [`Status::NotRelinquished`], [`Status::NoMemory`].
+    /// [`Status::NotMemory`]; [`Status::NotRelinquished`]; [`Status::Poisoned`] for a frame with a memory error, which is
+    /// nobody's; [`Status::NoMemory`].
     pub fn take_back(&self, span: FrameSpan) -> Result<u64, Refusal> {
         let judge = |entry: Entry| match entry.state() {
             State::Relinquished => Ok(()),
+            // It may be one that was broken when the guest gave it up: whoever waits for it is told.
+            State::Poisoned => Err(Status::Poisoned),
             _ => Err(Status::NotRelinquished),
         };
         let ranged = is_ranged(span);

@@ -250,6 +250,10 @@ impl<H: Hardware> Ownership<'_, H> {
                 }
             }
             vm.arrived(state, frames);
+            if state == State::Poisoned && going.reason == TransitReason::GuestRelinquish {
+                // Given up it is all the same.
+                vm.arrived(State::Relinquished, frames);
+            }
             first += frames;
         }
         vm.counts.in_transit = vm.counts.in_transit.saturating_sub(first);

@@ -174,7 +174,9 @@ impl Memory {
             {
                 // A page that turns out to be broken is given up all the same, and nobody's.
                 self.turn(case, frame, Holding::Poisoned, false);
-                self.vm(slot).places.remove(&gfn);
+                let vm = self.vm(slot);
+                vm.places.remove(&gfn);
+                vm.relinquished += 1;
             }
             (GuestCallId::MemRelinquish, Some(Place::Mine { frame, .. })) => {
                 self.turn(case, frame, Holding::Relinquished, true);

@@ -475,6 +475,89 @@ fn frames_that_break_in_a_guests_hands_come_back_to_nobody() {
 }
 
 #[test]
+fn a_broken_page_that_a_guest_gave_up_is_counted_and_the_host_is_told() {
+    let (system, vm) = with_vm(PROTECTED);
+    system.guest_donate(vm, span(HOST_REGION, 3), MEMORY).unwrap();
+    system.hardware().poison(frame(HOST_REGION + 1));
+    let mut done = 0;
+    while done < 3 {
+        match system.guest_relinquish(1, range(MEMORY + done, 3 - done)) {
+            GuestOutcome::Done(more) => done += more,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(counts(&system).relinquished, 3, "the guest is rid of all of them");
+    assert_eq!(counts(&system).left(), 0);
+    for broken in [span(HOST_REGION, 3), span(HOST_REGION + 1, 1)] {
+        assert_eq!(system.take_back(broken), Err(Status::Poisoned.into()));
+    }
+    assert_eq!(system.take_back(span(HOST_REGION, 1)), Ok(1));
+    assert_eq!(
+        entry(&system, HOST_REGION + 1),
+        Entry::plain(State::Poisoned),
+        "it is not lost: the map has it"
+    );
+    assert_eq!(system.take_back(span(HOST_REGION + 2, 1)), Ok(1));
+    assert_sound(&system);
+}
+
+#[test]
+fn a_range_past_the_last_page_is_refused_before_any_of_it_is_done() {
+    let last = 1 << (IPA_BITS - FRAME_SHIFT);
+    for (kind, protected) in [(PROTECTED, true), (OPEN, false)] {
+        let (system, vm) = with_vm(kind);
+        let before = everything(&system);
+        // The first region would fit.
+        for (frames, gfn) in [
+            (1024, last - 1023),
+            (1024, last - 512),
+            (2, last - 1),
+            (1, last),
+            (2, u64::MAX),
+        ] {
+            let frames = span(HOST_REGION, frames);
+            let result = if protected {
+                system.guest_donate(vm, frames, gfn)
+            } else {
+                system.guest_share(vm, frames, gfn, 1)
+            };
+            assert_eq!(result, Err(Status::GfnOutOfRange.into()), "{frames:?} {gfn:#x}");
+            assert_eq!(everything(&system), before);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_put_where_the_guest_lets_the_host_emulate_a_device() {
+    for (kind, protected) in [(PROTECTED, true), (OPEN, false)] {
+        let (system, vm) = with_vm(kind);
+        assert_eq!(system.guest_guard_map(1, range(0x900, 2)), GuestOutcome::Done(2));
+        let before = everything(&system);
+        for (frames, gfn) in [(1, 0x900), (1, 0x901), (3, 0x8ff)] {
+            let frames = span(HOST_REGION, frames);
+            let result = if protected {
+                system.guest_donate(vm, frames, gfn)
+            } else {
+                system.guest_share(vm, frames, gfn, 1)
+            };
+            assert_eq!(result, Err(Status::GfnMapped.into()));
+            assert_eq!(everything(&system), before);
+        }
+        // Once it is none any more, they may.
+        assert_eq!(
+            system.guest_guard_unmap(1, range(0x900, 1)),
+            GuestOutcome::Done(1)
+        );
+        let result = if protected {
+            system.guest_donate(vm, span(HOST_REGION, 1), 0x900)
+        } else {
+            system.guest_share(vm, span(HOST_REGION, 1), 0x900, 1)
+        };
+        assert_eq!(result, Ok(1));
+    }
+}
+
+#[test]
 fn a_table_is_taken_apart_and_every_page_comes_back() {
     let system = machine();
     let hw = system.hardware();
@@ -492,7 +575,7 @@ fn a_table_is_taken_apart_and_every_page_comes_back() {
     system.collapse(span(HOST_REGION, 4 * 512)).unwrap();
     assert!(pages(&system).1 > 0);
     let mut locked = system.vms().lock(hw, vm).unwrap();
-    system.dismantle_guest_table(&mut locked);
+    assert!(system.dismantle_guest_table(&mut locked));
     assert_eq!((locked.reserve.pages(), locked.table_pages), (0, 0));
     let home = locked.remove();
     hw.give_root(home.table.root(), 2);

@@ -81,10 +81,10 @@ fn answers(entry: Entry) -> [(&'static str, bool, HostCall, Result<u64, Status>)
             "take back",
             true,
             |system, _, at| system.take_back(span(at, 1)),
-            if state == State::Relinquished {
-                Ok(1)
-            } else {
-                Err(Status::NotRelinquished)
+            match state {
+                State::Relinquished => Ok(1),
+                State::Poisoned => Err(Status::Poisoned),
+                _ => Err(Status::NotRelinquished),
             },
         ),
         (
