@@ -66,8 +66,9 @@ pub enum Status {
     /// EL2's pool has too few pages. The first result says how many to add with `PoolTopUp`.
     #[error("EL2 needs more pages in its pool")]
     NoMemory = -29,
-    /// Another CPU is at work on the frame, or it waits for its contents to be scrubbed. Try again.
-    #[error("the frame is in transit")]
+    /// Another CPU is at work on the frame, or it waits for its contents to be scrubbed; or an interrupt waits, and the call
+    /// has more to do after it. Try again.
+    #[error("the frame is in transit, or the call is to be gone on with")]
     Busy = -30,
     /// The frame has a hardware memory error.
     #[error("the frame is poisoned")]
@@ -105,8 +106,8 @@ pub enum Status {
     /// The guest frame number is none of the VM's.
     #[error("the guest frame number is out of the VM's range")]
     GfnOutOfRange = -42,
-    /// There is a frame at the guest frame number.
-    #[error("the guest has a frame there already")]
+    /// There is a frame at the guest frame number, or the guest lets the host emulate a device there.
+    #[error("the guest has a frame or a device there already")]
     GfnMapped = -43,
     /// There is no frame at the guest frame number.
     #[error("the guest has no frame there")]

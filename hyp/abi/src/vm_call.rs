@@ -132,7 +132,7 @@ pub enum VmCall {
     /// EL2 and which stays pinned until the VM is gone.
     ///
     /// Errors: `NoSuchVcpu` for the index; `VcpuExists`; `WrongVmState`; those of a frame; `NotShared`;
-    /// `CountOverflow`; `NoMemory`.
+    /// `CountOverflow`; and, if nothing else is wrong, `NoMemory`.
     CreateVcpu {
         /// The VM.
         vm: u64,
@@ -160,7 +160,9 @@ pub enum VmCall {
     /// Asks for a half of the launch digest (SHA-256). Results: its bytes 16 `half` to 16 `half` + 15, in two
     /// registers, the first byte lowest.
     ///
-    /// Errors: `WrongVmState` before the launch; `InvalidParameter` if `half` is neither 0 nor 1.
+    /// A VM that turned itself off has its digest still; one that is dying has none.
+    ///
+    /// Errors: `WrongVmState` before the launch, and once it is dying; `InvalidParameter` if `half` is neither 0 nor 1.
     Digest {
         /// The VM.
         vm: u64,
@@ -180,15 +182,18 @@ pub enum VmCall {
     },
     /// Ends the VM. The first call makes it dying: no vCPU runs any more. Until no frame is the VM's or borrowed by
     /// it, it answers `FramesLeft`; then the VM is gone, its pages are back in the pool, and its slot can be used
-    /// again.
+    /// again. A VM with many pages of EL2's is taken apart in steps: where an interrupt waits for the host between two of
+    /// them, it answers `Busy`, and the next call goes on.
     ///
-    /// Errors: `VcpuRunning`; `FramesLeft`, with their number as the first result.
+    /// Errors: `VcpuRunning`; `FramesLeft`, with their number as the first result; `Busy`, with the number of EL2's pages
+    /// that the VM still has.
     Destroy {
         /// The VM.
         vm: u64,
     },
     /// Moves pages from EL2's pool to the VM's reserve, from which its tables are made, and what has to be split on
-    /// the guest's behalf. Result: how many the reserve now holds.
+    /// the guest's behalf. Result: how many the reserve now holds: fewer more than were asked for if an
+    /// interrupt waits, but [`crate::vm::TOP_UP_STEP`] at least.
     ///
     /// Errors: `EmptyRange`; `NoMemory`, and none was moved.
     TopUp {
@@ -209,8 +214,9 @@ pub enum VmCall {
     /// Before the launch they keep their contents and are digested; afterwards they come zeroed. Arguments: the
     /// frames, and the guest frame number of the first.
     ///
-    /// Errors: those of a range; `GfnOutOfRange`; `WrongVmKind`; `WrongVmState` if the VM is dying; the ownership
-    /// refusals; `GfnMapped`; `GfnLost`; `NoMemory`; `VmNeedsMemory`.
+    /// Errors: those of a range; `GfnOutOfRange` unless all of the range lies in the VM, before any of it is done;
+    /// `WrongVmKind`; `WrongVmState` if the VM is dying; the ownership refusals; `GfnMapped`, also where the guest lets the
+    /// host emulate a device; `GfnLost`; `NoMemory`; `VmNeedsMemory`.
     Donate {
         /// The VM.
         vm: u64,
@@ -296,7 +302,8 @@ pub enum VmCall {
     UnpinShared(FrameRange),
     /// Takes frames that a guest gave up. They are zero. Ranged.
     ///
-    /// Errors: those of a range; `NotRelinquished`; `NoMemory`.
+    /// Errors: those of a range; `NotRelinquished`; `Poisoned` for one that was broken as the guest gave it up, which
+    /// nobody gets; `NoMemory`.
     TakeBack(FrameRange),
     /// Asks for a figure of the VM. Argument: the number of the [`crate::vm::VmStatistic`]. Result: its value.
     ///

@@ -85,6 +85,16 @@ impl<H: Hardware> Ownership<'_, H> {
         }
     }
 
+    /// Says whether a frame could be pinned now, but for the pages that it takes.
+    ///
+    /// # Errors
+    /// Those of [`Ownership::pin`], without [`Status::NoMemory`].
+    pub(crate) fn judge_pin(&self, frame: Frame) -> Result<(), Status> {
+        let region = self.map.lock(&self.hw, frame).ok_or(Status::NotMemory)?;
+        let index = frame.number() & (<H::Geometry as Geometry>::REGION_FRAMES - 1);
+        must_be_pinnable(region.entry(index as usize))
+    }
+
     /// Pins a frame that the host shares with EL2, which until the last [`Ownership::unpin`] stays shared and
     /// mapped at EL2.
     ///
@@ -92,13 +102,7 @@ impl<H: Hardware> Ownership<'_, H> {
     /// [`Status::NotMemory`]; [`Status::NotShared`]; [`Status::CountOverflow`]; [`Status::NoMemory`].
     pub fn pin(&self, frame: Frame) -> Result<(), Refusal> {
         let (piece, _) = OwnershipMap::<H::Geometry>::first_piece(FrameSpan::single(frame));
-        let mut permit = self.check(piece, HostChange::None, |entry| {
-            must_be_shared(entry)?;
-            entry
-                .with_count(entry.count().saturating_add(1))
-                .map(|_| ())
-                .ok_or(Status::CountOverflow)
-        })?;
+        let mut permit = self.check(piece, HostChange::None, must_be_pinnable)?;
         let entry = permit.region().entry(piece.first);
         let hyp = match (entry.count() == 0)
             .then(|| self.check_hyp_map(piece.span, Source::Pool))
@@ -165,6 +169,15 @@ impl<H: Hardware> Ownership<'_, H> {
         permit.finish(false);
         Ok(())
     }
+}
+
+/// Passes a frame that the host shares with EL2 and that one more can pin.
+fn must_be_pinnable(entry: Entry) -> Result<(), Status> {
+    must_be_shared(entry)?;
+    entry
+        .with_count(entry.count().saturating_add(1))
+        .map(|_| ())
+        .ok_or(Status::CountOverflow)
 }
 
 /// Passes a frame that is plainly the host's.

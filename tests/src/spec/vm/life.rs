@@ -1,17 +1,20 @@
 //! The life of a VM: created, filled, launched, ended.
 
 use super::super::{Demand, Holding, Memory, bad_range, refusal};
-use super::answer::lacking;
+use super::answer::{Means, lacking};
 use super::call::Case;
 use super::guest::Waits;
 use super::{Life, Vcpu, Vm};
-use hyp_abi::vm::{MAX_MEMORY_RANGES, MAX_VCPUS, VmFlags, VmHandle};
+use hyp_abi::vm::{MAX_MEMORY_RANGES, MAX_VCPUS, TOP_UP_STEP, VmFlags, VmHandle};
 use hyp_abi::vm_call::GuestRange;
 use hyp_abi::{FRAME_SIZE, FrameRange, Status};
 use std::collections::BTreeMap;
 
 /// Pages that the root of a guest's table takes at most, and one for the VM.
 const MOST_FOR_A_VM: u64 = 17;
+
+/// How many pages of EL2's go back before an interrupt can end the taking apart of a VM.
+const STEP: u64 = 64;
 
 impl Memory {
     pub(super) fn create(
@@ -152,8 +155,7 @@ impl Memory {
                 0
             }
         };
-        // Whether the page for the vCPU or its run page is looked at first is not laid down.
-        if case.answer.status == Status::NoMemory && reasons.iter().all(|status| found == Err(*status)) {
+        if case.answer.status == Status::NoMemory && reasons.is_empty() {
             let available = self.budget(case.layout, case.world).available();
             return lacking("pages of the pool", case.answer.values[0], available);
         }
@@ -212,8 +214,7 @@ impl Memory {
         if half > 1 {
             reasons.push(Status::InvalidParameter);
         }
-        // Whether a VM that dies still has one is not said.
-        if life == Life::Created || (life == Life::Dying && case.answer.status != Status::Success) {
+        if matches!(life, Life::Created | Life::Dying) {
             reasons.push(Status::WrongVmState);
         }
         if case.refused(&reasons)? {
@@ -238,9 +239,21 @@ impl Memory {
                 .then_some(())
                 .ok_or_else(|| format!("answered {:x?}, where {left} frames are left", case.answer));
         }
-        case.success([0; 3])?;
-        let vm = self.vms.live.remove(&slot).ok_or("it was there")?;
-        for vcpu in vm.vcpus.values() {
+        // One with many pages of EL2's goes in steps, if an interrupt waits.
+        let pages = vm.reserve + vm.tables;
+        let in_steps = case.answer.status == Status::Busy && pages > STEP && Means::interrupted(case.world);
+        let run_pages = if in_steps {
+            let (root, tables, reserve) = case.facts.pages(slot).ok_or("the VM is not there")?;
+            if tables + reserve + STEP > pages || case.answer.values != [1 + root + tables + reserve, 0, 0] {
+                return Err(format!("answered {:x?} after {pages} pages", case.answer));
+            }
+            (vm.tables, vm.reserve) = (tables, reserve);
+            core::mem::take(&mut vm.vcpus)
+        } else {
+            case.success([0; 3])?;
+            self.vms.live.remove(&slot).ok_or("it was there")?.vcpus
+        };
+        for vcpu in run_pages.values() {
             let Some(Holding::SharedHyp { pins: pins @ 1.. }) = self.holding(case.layout, vcpu.run_page)
             else {
                 return Err("a run page is not pinned".to_owned());
@@ -265,7 +278,10 @@ impl Memory {
                 .ok_or_else(|| format!("answered {:x?}, where {available} pages are free", case.answer));
         }
         let vm = self.vm(slot);
-        vm.reserve += pages;
+        // An interrupt ends it early, but not before so many.
+        let moved = case.answer.values[0].saturating_sub(vm.reserve);
+        let early = Means::interrupted(case.world) && moved < pages && moved >= TOP_UP_STEP;
+        vm.reserve += if early { moved } else { pages };
         case.success([vm.reserve, 0, 0])
     }
 

@@ -62,6 +62,114 @@ fn the_registers_of_a_dead_vcpu_are_zeroed_before_its_page_is_free() {
     }
 }
 
+#[test]
+fn a_vm_with_many_pages_ends_in_steps_while_interrupts_wait() {
+    let bench = Bench::new();
+    let used = bench.hw().pages_in_use();
+    let vm = bench.launched(VmFlags::PROTECTED, 1);
+    bench.done(VmCall::TopUp { vm, pages: 200 });
+    // Tables from end to end of what the guest has: holes of a page each in as many tables.
+    bench.plays((0..100).map(|number| {
+        let device = 0x10_0000_0000 + (number << 21) + 0x1000;
+        hvc([hyp_abi::GuestCallId::MmioGuardMap as u64, device, 0, 0])
+    }));
+    bench.run(vm, 0);
+    bench.hw().interrupt_after(Some(0));
+    let mut left = Vec::new();
+    loop {
+        let answer = bench.ask(VmCall::Destroy { vm });
+        if answer.status != Status::Busy {
+            assert_eq!(answer, HostReturn::success([0; 3]));
+            break;
+        }
+        left.push(answer.values[0]);
+        assert_eq!(
+            left.last(),
+            Some(&bench.done(VmCall::Statistics {
+                vm,
+                statistic: VmStatistic::PagesTotal.into(),
+            }))
+        );
+    }
+    assert_eq!(left.len(), 3, "{left:?}");
+    assert!(left.is_sorted_by(|more, less| *more >= less + 64), "{left:?}");
+    bench.refused(VmCall::Destroy { vm }, Status::NoSuchVm);
+    for frame in [RUN_PAGES] {
+        let call = HostCall::UnshareHyp(FrameRange::new(frame << 12, 1));
+        assert_eq!(host_call(bench.own, call.encode()).status, Status::Success);
+    }
+    bench.hw().interrupt_after(None);
+    let call = HostCall::Collapse(FrameRange::new(RUN_PAGES << 12, 512));
+    assert_eq!(host_call(bench.own, call.encode()).status, Status::Success);
+    assert!(bench.hw().pages_in_use() <= used + 4, "EL2's own tables stay");
+}
+
+#[test]
+fn a_top_up_stops_for_an_interrupt_after_a_step() {
+    use hyp_abi::vm::TOP_UP_STEP;
+    let bench = Bench::new();
+    let vm = bench.create(VmFlags::PROTECTED, 1);
+    bench.hw().interrupt_after(Some(0));
+    assert_eq!(bench.done(VmCall::TopUp { vm, pages: 200 }), TOP_UP_STEP);
+    assert_eq!(
+        bench.done(VmCall::TopUp {
+            vm,
+            pages: TOP_UP_STEP
+        }),
+        2 * TOP_UP_STEP
+    );
+    bench.hw().interrupt_after(Some(1));
+    assert_eq!(bench.done(VmCall::TopUp { vm, pages: 200 }), 4 * TOP_UP_STEP);
+    bench.hw().interrupt_after(None);
+    bench.refused(VmCall::TopUp { vm, pages: 1 << 40 }, Status::NoMemory);
+    let held = VmCall::Statistics {
+        vm,
+        statistic: VmStatistic::ReservePages.into(),
+    };
+    assert_eq!(bench.done(held), 4 * TOP_UP_STEP);
+}
+
+#[test]
+fn a_vcpus_arguments_are_judged_before_the_pool_is() {
+    let bench = Bench::new();
+    let vm = bench.create(VmFlags::PROTECTED, 2);
+    bench.share(RUN_PAGES);
+    let drained = |pages| bench.done(VmCall::TopUp { vm, pages });
+    let (free, _) = bench.hw().pool_pages();
+    drained(free);
+    bench.refused(vcpu(vm, 0, RUN_PAGES + 1), Status::NotShared);
+    bench.refused(vcpu(vm, 0, RAM), Status::NotOwner);
+    bench.refused(vcpu(vm, 0, 1), Status::NotMemory);
+    bench.refused(vcpu(vm, 2, RUN_PAGES), Status::NoSuchVcpu);
+    bench.refused(vcpu(vm, 0, RUN_PAGES), Status::NoMemory);
+}
+
+#[test]
+fn a_vm_that_is_dying_has_no_digest() {
+    let bench = Bench::new();
+    let vm = bench.launched(VmFlags::PROTECTED, 1);
+    let donate = VmCall::Donate {
+        vm,
+        range: FrameRange::new(FREE << 12, 1),
+        gfn: MEMORY.gfn,
+    };
+    bench.done(VmCall::TopUp { vm, pages: 8 });
+    bench.done(donate);
+    bench.plays([hvc([0x8400_0008, 0, 0, 0])]);
+    bench.runs_to(vm, ExitReason::SystemOff, []);
+    for half in [0, 1] {
+        assert_ne!(
+            bench.done(VmCall::Digest { vm, half }),
+            0,
+            "one that is off has it"
+        );
+    }
+    bench.refused(VmCall::Destroy { vm }, Status::FramesLeft);
+    for half in [0, 1] {
+        bench.refused(VmCall::Digest { vm, half }, Status::WrongVmState);
+    }
+}
+
 /// Every call that names a VM.
 fn calls_about(vm: u64) -> Vec<VmCall> {
     let range = GuestRange::new(0x80000, 1);

@@ -141,3 +141,28 @@ fn a_vcpu_is_on_one_cpu_at_a_time_and_its_vm_stays_meanwhile() {
 fn interrupted() -> Act {
     act(|_| interrupt())
 }
+
+#[test]
+fn a_vcpu_that_runs_as_another_turns_the_vm_off_goes_with_its_next_exit() {
+    const SYSTEM_OFF: u64 = 0x8400_0008;
+    const VERSION: u64 = 0x8400_0000;
+    explore(|| {
+        let bench = Bench::new();
+        let vm = vm_of_three(bench, 2);
+        bench.vcpu_plays(0, [hvc([SYSTEM_OFF, 0, 0, 0])]);
+        let off = act(move |context| {
+            let other = thread::spawn(move || bench.run(vm, 0).0);
+            assert_eq!(other.join().unwrap(), ExitReason::SystemOff);
+            // This one is answered still, as long as nothing is for the host.
+            context.x[0] = VERSION;
+            context.pc += 4;
+            synchronous(ESR_HVC)
+        });
+        bench.vcpu_plays(1, [off, look(|context| assert_eq!(context.x[0], 0x1_0001))]);
+        assert_eq!(bench.run(vm, 1).0, ExitReason::Interrupt);
+        for index in 0..2 {
+            bench.refused(VmCall::Run { vm, index }, Status::WrongVmState);
+        }
+        bench.destroy(vm);
+    });
+}
