@@ -41,7 +41,9 @@ pub struct GuestCpu<'a> {
 enum Limit {
     /// What the CPU has, up to this much.
     AtMost(u64),
-    /// The same, where the field is a signed number: 0b1000 to 0b1111 are less than 0.
+    /// The same, and a CPU that has another of them is another CPU to software: it does the same things differently.
+    JustAsUpTo(u64),
+    /// As `AtMost`, where the field is a signed number: 0b1000 to 0b1111 are less than 0.
     SignedAtMost(u64),
     /// This, whatever the CPU has.
     Always(u64),
@@ -50,7 +52,7 @@ enum Limit {
 /// A field of four bits, by its lowest one, and its limit.
 type Field = (u32, Limit);
 
-use Limit::{Always, AtMost, SignedAtMost};
+use Limit::{Always, AtMost, JustAsUpTo, SignedAtMost};
 
 const PFR0: &[Field] = &[
     // EL0, EL1: AArch64 alone.
@@ -119,16 +121,16 @@ const ISAR1: &[Field] = &[
     // DPB: 2 is DC CVADP.
     (0, AtMost(2)),
     // APA, API: 5 is FPACCOMBINE; 6, FEAT_PAuth_LR, comes with more state.
-    (4, AtMost(5)),
-    (8, AtMost(5)),
+    (4, JustAsUpTo(5)),
+    (8, JustAsUpTo(5)),
     // JSCVT, FCMA.
     (12, AtMost(1)),
     (16, AtMost(1)),
     // LRCPC: 3 is FEAT_LRCPC3.
     (20, AtMost(3)),
     // GPA, GPI.
-    (24, AtMost(1)),
-    (28, AtMost(1)),
+    (24, JustAsUpTo(1)),
+    (28, JustAsUpTo(1)),
     // FRINTTS, SB.
     (32, AtMost(1)),
     (36, AtMost(1)),
@@ -145,13 +147,13 @@ const ISAR2: &[Field] = &[
     // RPRES.
     (4, AtMost(1)),
     // GPA3, APA3: as GPA and APA.
-    (8, AtMost(1)),
-    (12, AtMost(5)),
+    (8, JustAsUpTo(1)),
+    (12, JustAsUpTo(5)),
     // MOPS: its state is in the general-purpose registers, and EL1 mends an operation that changed CPUs.
     (16, AtMost(1)),
     // BC, PAC_frac, CLRBHB.
     (20, AtMost(1)),
-    (24, AtMost(1)),
+    (24, JustAsUpTo(1)),
     (28, AtMost(1)),
     // CSSC.
     (52, AtMost(1)),
@@ -196,7 +198,7 @@ const MMFR2: &[Field] = &[
     // VARange: 1 is 52 bits with the 64 KiB granule.
     (16, AtMost(1)),
     // CCIDX: CCSIDR_EL1 is not trapped, so its layout is the CPU's.
-    (20, AtMost(1)),
+    (20, JustAsUpTo(1)),
     // ST, AT (of single copy atomicity), IDS.
     (28, AtMost(1)),
     (32, AtMost(1)),
@@ -263,14 +265,64 @@ pub(super) const fn id_number(register: SystemRegister) -> Option<(u8, u8)> {
 /// What is shown of `value`: each listed field within its limit.
 fn shown(value: u64, fields: &[Field]) -> u64 {
     fields.iter().fold(0, |result, &(shift, limit)| {
-        let field = value >> shift & 0xf;
-        let shown = match limit {
-            AtMost(most) => field.min(most),
+        result | limit.of(value >> shift & 0xf) << shift
+    })
+}
+
+impl Limit {
+    /// What is shown of a field.
+    const fn of(self, field: u64) -> u64 {
+        match self {
             SignedAtMost(_) if field >= 0b1000 => field,
-            SignedAtMost(most) => field.min(most),
+            AtMost(most) | JustAsUpTo(most) | SignedAtMost(most) => {
+                if field < most {
+                    field
+                } else {
+                    most
+                }
+            }
             Always(always) => always,
-        };
-        result | shown << shift
+        }
+    }
+
+    /// Whether a CPU whose field is `other` has what is shown of one whose field is `first`.
+    const fn is_met(self, first: u64, other: u64) -> bool {
+        let (first, other) = (self.of(first), self.of(other));
+        match self {
+            AtMost(_) => other >= first,
+            JustAsUpTo(_) => other == first,
+            // Moved so that the most negative number is 0.
+            SignedAtMost(_) => (other ^ 0b1000) >= (first ^ 0b1000),
+            Always(_) => true,
+        }
+    }
+}
+
+/// Whether a guest that is shown the CPU `first` finds on the CPU `other` what it was shown. (PARange apart: no IPA of a
+/// VM is larger than what the first CPU has.)
+#[must_use]
+pub fn is_shown_no_less(first: &IdRegisters, other: &IdRegisters) -> bool {
+    let fraction: &[Field] = if first.csv2() == 1 && other.csv2() == 1 {
+        &[CSV2_FRAC]
+    } else {
+        &[]
+    };
+    [
+        (first.pfr0, other.pfr0, PFR0),
+        (first.pfr1, other.pfr1, PFR1),
+        (first.pfr1, other.pfr1, fraction),
+        (first.isar0, other.isar0, ISAR0),
+        (first.isar1, other.isar1, ISAR1),
+        (first.isar2, other.isar2, ISAR2),
+        (first.mmfr0, other.mmfr0, MMFR0),
+        (first.mmfr1, other.mmfr1, MMFR1),
+        (first.mmfr2, other.mmfr2, MMFR2),
+    ]
+    .into_iter()
+    .all(|(first, other, fields)| {
+        fields
+            .iter()
+            .all(|&(shift, limit)| limit.is_met(first >> shift & 0xf, other >> shift & 0xf))
     })
 }
 

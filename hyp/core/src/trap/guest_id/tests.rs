@@ -381,3 +381,66 @@ fn vcpus_are_named_by_their_affinity() {
         assert_eq!(vcpu_of(affinity), None, "{affinity:#x}");
     }
 }
+
+#[test]
+fn a_cpu_that_lacks_what_guests_are_shown_is_not_one_for_them() {
+    for cpu in [CORTEX_A53, CORTEX_A72, CORTEX_A76, MAX] {
+        assert!(is_shown_no_less(&cpu, &cpu));
+    }
+    // An A72 does all that an A53 does; an A76 does more, among it without state that EL2 would have to keep.
+    assert!(is_shown_no_less(&CORTEX_A53, &CORTEX_A72) && is_shown_no_less(&CORTEX_A72, &CORTEX_A53));
+    assert!(is_shown_no_less(&CORTEX_A53, &CORTEX_A76));
+    assert!(
+        !is_shown_no_less(&CORTEX_A76, &CORTEX_A53),
+        "LSE and half precision"
+    );
+    let plain = CORTEX_A76;
+    for less in [
+        // CSV2, atomics, DPB, PAN.
+        IdRegisters {
+            pfr0: plain.pfr0 & !(0xf << 56),
+            ..plain
+        },
+        IdRegisters {
+            isar0: plain.isar0 & !(0xf << 20),
+            ..plain
+        },
+        IdRegisters {
+            isar1: plain.isar1 & !0xf,
+            ..plain
+        },
+        IdRegisters {
+            mmfr1: plain.mmfr1 & !(0xf << 20),
+            ..plain
+        },
+        // No floating point, no 64 KiB granule at stage 1.
+        IdRegisters {
+            pfr0: plain.pfr0 | 0xff << 16,
+            ..plain
+        },
+        IdRegisters {
+            mmfr0: plain.mmfr0 | 0xf << 24,
+            ..plain
+        },
+        // Pointer authentication that signs differently, or that the first one lacks.
+        IdRegisters {
+            isar1: plain.isar1 | 1 << 4,
+            ..plain
+        },
+    ] {
+        assert!(!is_shown_no_less(&plain, &less), "{less:x?}");
+    }
+    let signs = |how: u64| IdRegisters {
+        isar1: plain.isar1 | how << 4,
+        ..plain
+    };
+    assert!(!is_shown_no_less(&signs(1), &signs(3)) && !is_shown_no_less(&signs(1), &plain));
+    // What guests are not shown may differ: SVE, the PMU, MTE, more of CSV2.
+    let more = IdRegisters {
+        pfr0: plain.pfr0 | 1 << 32 | 2 << 56,
+        pfr1: plain.pfr1 | 2 << 8,
+        dfr0: 0,
+        ..plain
+    };
+    assert!(is_shown_no_less(&plain, &more));
+}
