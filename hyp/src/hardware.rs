@@ -179,6 +179,11 @@ impl Hardware for Machine {
         }
     }
 
+    #[inline(always)]
+    fn bounded(&self, index: usize, bound: usize) -> usize {
+        barrier::bounded(index, bound)
+    }
+
     fn entropy(&self) -> Option<u64> {
         cpu::random()
     }

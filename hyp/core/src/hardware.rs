@@ -240,6 +240,15 @@ pub trait Hardware: Sync + Debug {
     /// is not to be believed.
     fn reports_wrong_stage(&self) -> bool;
 
+    /// `index` where it is below `bound`, and else 0, on paths too that the CPU takes only by guess. For an index out of a
+    /// register of the host's or a guest's, by which a value is read that then leads to an address: past a check that was
+    /// guessed right, what lies behind the array would lead to one, and the caches would tell it (Spectre, variant 1; Arm,
+    /// "Cache Speculation Side-channels": a conditional select and CSDB).
+    #[inline(always)]
+    fn bounded(&self, index: usize, bound: usize) -> usize {
+        if index < bound { index } else { 0 }
+    }
+
     /// 64 bits of entropy, or `None` if there is none at the moment.
     fn entropy(&self) -> Option<u64>;
 

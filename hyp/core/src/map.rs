@@ -173,7 +173,7 @@ impl<'m, G: Geometry> OwnershipMap<'m, G> {
         H: Hardware<Geometry = G>,
     {
         let number = self.region_of(frame)?;
-        let word = self.words.get(number.0 as usize)?;
+        let word = self.words.get(hw.bounded(number.0 as usize, self.words.len()))?;
         Some(Region::lock(hw, word, number, Self::region_start(frame)))
     }
 

@@ -45,11 +45,12 @@ impl<H: Hardware> Vm<H> {
     /// # Errors
     /// [`Status::NoSuchVcpu`].
     #[inline]
-    pub(super) fn checked_index(&self, index: u64) -> Result<u8, Status> {
-        u8::try_from(index)
+    pub(super) fn checked_index(&self, hw: &H, index: u64) -> Result<u8, Status> {
+        let index = u8::try_from(index)
             .ok()
             .filter(|index| *index < self.config.max_vcpus)
-            .ok_or(Status::NoSuchVcpu)
+            .ok_or(Status::NoSuchVcpu)?;
+        Ok(hw.bounded(index.into(), self.vcpus.len()) as u8)
     }
 
     /// The guest frames that a register names, if the VM can have them.
@@ -194,12 +195,13 @@ impl<H: Hardware> Ownership<'_, H> {
     pub fn create_vcpu(&self, vm: u64, index: u64, run_page: Frame) -> Result<(), Refusal> {
         let hw = self.hardware();
         let mut vm = self.lock_created(vm)?;
-        let index = vm.checked_index(index)?;
+        let index = vm.checked_index(hw, index)?;
         let place = vm.vcpus.get_mut(usize::from(index)).ok_or(Status::NoSuchVcpu)?;
         if !matches!(place, VcpuSlot::Absent) {
             return Err(Status::VcpuExists.into());
         }
-        // The page first: a pin that is taken off again leaves the node behind that it took.
+        self.judge_pin(run_page)?;
+        // The page before the pin: one that is taken off again leaves the node behind that it took.
         let page = hw.allocate_page().ok_or(Refusal::no_memory(1))?;
         if let Err(refusal) = self.pin(run_page) {
             hw.free_page(page);

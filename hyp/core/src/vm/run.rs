@@ -77,7 +77,7 @@ impl<H: Hardware> Ownership<'_, H> {
         if !matches!(vm.life, Life::Launched { off: false, .. }) {
             return Err(Status::WrongVmState);
         }
-        let index = vm.checked_index(index)?;
+        let index = vm.checked_index(self.hardware(), index)?;
         let regime = vm.regime(index);
         let place = vm.vcpus.get_mut(usize::from(index)).ok_or(Status::NoSuchVcpu)?;
         match mem::replace(place, VcpuSlot::Running) {

@@ -72,7 +72,10 @@ impl<'m, H: Hardware> Vms<'m, H> {
 
     /// Takes the lock of a slot, whatever lives there. `None` for slot 0 and those past the end.
     pub fn lock_slot<'a>(&'a self, hw: &'a H, slot: u8) -> Option<LockedSlot<'a, H>> {
-        let place = self.slots.get(usize::from(slot).checked_sub(1)?)?;
+        let place = usize::from(slot)
+            .checked_sub(1)
+            .filter(|place| *place < self.slots.len())?;
+        let place = self.slots.get(hw.bounded(place, self.slots.len()))?;
         let state = place.0.lock();
         hw.observe(Event::Locked(LockName::Vm(slot)));
         Some(LockedSlot { hw, slot, state })
