@@ -16,7 +16,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use hyp_core::addr::Ipa;
 use hyp_core::errata::{Errata, Midr};
 use hyp_core::machine::{CpuFeatures, CpuIdentity};
-use hyp_core::trap::guest_traps::GuestSettings;
+use hyp_core::trap::guest_id::is_shown_no_less;
+use hyp_core::trap::guest_traps::{GuestSettings, Watchers};
 use hyp_core::trap::host_traps::Settings;
 use hyp_core::trap::id::IdRegisters;
 use hyp_core::trap::inject::PstateFeatures;
@@ -35,6 +36,9 @@ static REPEATS_TLBI: AtomicBool = AtomicBool::new(false);
 
 /// Whether some CPU walks stage 1 on speculation while another VMID is loaded.
 static SPECULATES_AT: AtomicBool = AtomicBool::new(false);
+
+/// Whether some CPU has a profiler or a trace unit that writes to memory through the host's tables.
+static WRITES_BEHIND: AtomicBool = AtomicBool::new(false);
 
 macro_rules! read_raw {
     ($register:expr) => {{
@@ -119,8 +123,13 @@ pub(crate) fn features() -> &'static CpuFeatures {
         .expect("the boot sets the features before anything asks for them")
 }
 
-/// Takes the errata of this CPU into account, for all CPUs: an invalidation is broadcast by one and obeyed by all.
+/// Takes the errata of this CPU into account, for all CPUs: an invalidation is broadcast by one and obeyed by all. So
+/// it does what writes on its own.
 pub(crate) fn note_errata() {
+    let watchers = Watchers::of(&id_registers());
+    if watchers.profiling || watchers.trace_buffer {
+        WRITES_BEHIND.store(true, Ordering::Relaxed);
+    }
     let errata = errata();
     if errata.repeat_tlbi {
         REPEATS_TLBI.store(true, Ordering::Relaxed);
@@ -144,6 +153,11 @@ pub(crate) fn repeats_tlbi() -> bool {
 /// Whether stage-1 walks must be off while a VMID is loaded whose EL1 state is not.
 pub(crate) fn speculates_at() -> bool {
     SPECULATES_AT.load(Ordering::Relaxed)
+}
+
+/// Whether a profiler or a trace unit may have records of the host's that it has yet to write.
+pub(crate) fn writes_behind() -> bool {
+    WRITES_BEHIND.load(Ordering::Relaxed)
 }
 
 /// MPIDR_EL1 of this CPU.
@@ -235,10 +249,12 @@ pub(crate) fn model_name() -> &'static str {
     }
 }
 
-/// Whether a CPU with `features` can do what EL2 does in the first CPU's way.
+/// Whether a CPU with `features` can do what EL2 does in the first CPU's way, and has what guests are shown, which may come
+/// to run on it.
 pub(crate) fn can_follow(features: &CpuFeatures) -> bool {
     let first = self::features();
-    features.pa_bits >= first.pa_bits
+    is_shown_no_less(first_id_registers(), &id_registers())
+        && features.pa_bits >= first.pa_bits
         && features.tlbi_range >= first.tlbi_range
         && features.tlbi_level_hint >= first.tlbi_level_hint
         && features.random_numbers >= first.random_numbers

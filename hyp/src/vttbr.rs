@@ -7,6 +7,7 @@
 
 use crate::barrier::isb;
 use crate::cpu;
+use crate::world::watchers;
 use aarch64_cpu::registers::{SCTLR_EL1, TCR_EL1, VTTBR_EL2};
 use hyp_core::hardware::TablePage;
 use hyp_core::trap::stage2::{VTTBR_VMID_SHIFT, vttbr};
@@ -45,12 +46,17 @@ pub(crate) fn stop_walks() -> bool {
 }
 
 /// Does `work` with `vmid` in VTTBR_EL2. The root stays whose it is: nothing is translated meanwhile, since EL2 does
-/// not use this regime and speculation through it is off where it would harm.
+/// not use this regime, speculation through it is off where it would harm, and what a profiler or a trace unit holds of the
+/// host's is written before: with another VMID, its writes would leave the host's translations among a guest's (Arm ARM
+/// DDI 0487, D17 and D6: a context is changed after PSB CSYNC or TSB CSYNC, and a DSB). EL2 makes no new records.
 pub(crate) fn with_vmid(vmid: u16, work: impl FnOnce()) {
     let loaded = VTTBR_EL2.get();
     if loaded >> VTTBR_VMID_SHIFT == u64::from(vmid) {
         work();
         return;
+    }
+    if cpu::writes_behind() {
+        watchers::write_out();
     }
     let before = cpu::speculates_at().then(|| (TCR_EL1.get(), SCTLR_EL1.get()));
     stop_walks();

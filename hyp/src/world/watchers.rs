@@ -27,6 +27,27 @@ pub(super) struct Stopped {
     branches: u64,
 }
 
+/// PSB CSYNC: what the profiler has to write is on its way. A hint, so that it does nothing where there is none.
+fn synchronize_profiling() {
+    // SAFETY: waits, and changes nothing.
+    unsafe { asm!("hint #17", options(nostack, preserves_flags)) };
+}
+
+/// TSB CSYNC: the same of the trace unit. Twice in a row: one alone may flush nothing (errata Cortex-A710 2054223,
+/// Neoverse N2 2067961).
+fn synchronize_trace() {
+    // SAFETY: as above.
+    unsafe { asm!("hint #18", "hint #18", options(nostack, preserves_flags)) };
+}
+
+/// Has everything written that profiler and trace unit hold of EL1 and EL0. They make nothing new at EL2.
+#[cold]
+pub(crate) fn write_out() {
+    synchronize_profiling();
+    synchronize_trace();
+    dsb_nsh();
+}
+
 impl Stopped {
     /// Stops `watchers`.
     #[inline]
@@ -43,8 +64,7 @@ impl Stopped {
             self.profiling = read_register!("S3_0_C9_C9_0");
             write_register!("S3_0_C9_C9_0", 0);
             isb();
-            // SAFETY: PSB CSYNC, a hint that waits for what the profiler has to write.
-            unsafe { asm!("hint #17", options(nostack, preserves_flags)) };
+            synchronize_profiling();
         }
         if watchers.trace {
             self.trace = read_register!("S3_0_C1_C2_1");
@@ -52,8 +72,7 @@ impl Stopped {
             isb();
         }
         if watchers.trace_buffer {
-            // SAFETY: TSB CSYNC, a hint that waits for what the trace unit has to write.
-            unsafe { asm!("hint #18", options(nostack, preserves_flags)) };
+            synchronize_trace();
         }
         if watchers.profiling || watchers.trace_buffer {
             dsb_nsh();
