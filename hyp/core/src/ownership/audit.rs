@@ -23,6 +23,11 @@ pub struct AuditReport {
 impl<H: Hardware> Ownership<'_, H> {
     /// Compares map and tables for `span`, region by region, each under its lock.
     ///
+    /// Of a borrowed frame it looks whether anybody is said to borrow it. How many do, no lock of one region can tell: the
+    /// map does not say who they are, so every guest's table would have to stand still. From the other side
+    /// [`Ownership::guest_audit`] finds each page that leads to a frame which is not borrowed, and a count that is wrong
+    /// in number alone is for `guest_census`, which looks at everything while nothing goes on.
+    ///
     /// # Errors
     /// [`Status::NotMemory`].
     pub fn audit(&self, span: FrameSpan) -> Result<AuditReport, Refusal> {
@@ -35,7 +40,8 @@ impl<H: Hardware> Ownership<'_, H> {
             for (offset, frame) in piece.span.iter().enumerate() {
                 let entry = region.entry(piece.first + offset);
                 let single = FrameSpan::single(frame);
-                if !self.host_agrees(single, entry) || !self.hyp_agrees(single, entry) {
+                let agrees = self.host_agrees(single, entry) && self.hyp_agrees(single, entry);
+                if !agrees || !counts_agree(entry) {
                     disagreements += 1;
                 }
             }
@@ -110,6 +116,11 @@ impl<H: Hardware> Ownership<'_, H> {
             region.entry(index as usize).state() == State::Hyp
         })
     }
+}
+
+/// What nobody borrows is not shared with guests.
+fn counts_agree(entry: Entry) -> bool {
+    entry.state() != State::HostSharedGuest || entry.count() > 0
 }
 
 /// Where `address`, which `entry` translates, goes, and how.

@@ -16,14 +16,18 @@ fn every_entry() -> std::vec::Vec<Entry> {
         .filter(|state| {
             !matches!(
                 state,
-                State::Hyp | State::InTransit | State::Guest | State::GuestSharedHost
+                State::Hyp
+                    | State::InTransit
+                    | State::Guest
+                    | State::GuestSharedHost
+                    | State::HostSharedGuest
             )
         })
         .map(Entry::plain)
         .collect();
     entries.extend([HypUse::Boot, HypUse::Pool, HypUse::Donated].map(Entry::hyp));
     entries.push(Entry::plain(State::HostSharedHyp).with_count(1).unwrap());
-    entries.push(Entry::plain(State::HostSharedGuest).with_count(2).unwrap());
+    entries.extend([1, 2].map(|borrowers| Entry::borrowed(borrowers).unwrap()));
     entries.push(Entry::guest(false, 3, 1000));
     entries.push(Entry::guest(true, 3, 1000).with_count(1).unwrap());
     for reason in [

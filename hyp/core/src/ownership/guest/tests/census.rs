@@ -3,6 +3,7 @@
 use super::*;
 use crate::ownership::guest::table::OWN_MEMORY;
 use crate::pgtable::{Change, LargestLeaf, Stage2Attributes};
+use crate::state::State;
 use crate::vm::GuestAnnotation;
 use hyp_abi::Status;
 
@@ -95,4 +96,22 @@ fn counts_that_are_wrong_are_found() {
         system.force(span(HOST_REGION + 600, 1), Entry::borrowed(1).unwrap());
     });
     assert!(!system.guest_census().is_empty());
+}
+
+#[test]
+fn a_borrowed_frame_without_borrowers_is_found_from_both_sides() {
+    let (system, vm) = with_vm(OPEN);
+    system.guest_share(vm, span(HOST_REGION, 4), MEMORY, 1).unwrap();
+    let look = |system: &System| {
+        let frames = system.audit(span(HOST_REGION, 512)).unwrap().disagreements;
+        let pages = system.guest_audit(vm, range(MEMORY, 512)).unwrap().disagreements;
+        (frames, pages)
+    };
+    assert_eq!(look(&system), (0, 0));
+    system.force(span(HOST_REGION + 2, 1), Entry::plain(State::HostSharedGuest));
+    assert_eq!(look(&system), (1, 1));
+    // One that is wrong in number alone only the census finds.
+    system.force(span(HOST_REGION + 2, 1), Entry::borrowed(2).unwrap());
+    assert_eq!(look(&system), (0, 0));
+    assert_eq!(system.guest_census().len(), 1);
 }
