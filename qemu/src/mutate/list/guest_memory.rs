@@ -107,7 +107,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         name: "guest-page-not-zeroed-on-reclaim",
         like: None,
         file: RECLAIM,
-        find: "let came = self.scrub(moving.frames(), 0);",
+        find: "let came = self.zero(&moving);",
         replace: "let came = crate::ownership::reclaim::Scrubbed { frames: all, poisoned: false };",
         caught_by: Layer::Unit,
     },
@@ -116,7 +116,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         name: "guest-page-not-zeroed-when-given-up",
         like: None,
         file: RELINQUISH,
-        find: "let came = self.scrub(moving.frames(), 0);",
+        find: "let came = self.zero(&moving);",
         replace: "let came = crate::ownership::reclaim::Scrubbed { frames: all, poisoned: false };",
         caught_by: Layer::Unit,
     },
@@ -125,7 +125,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         name: "guest-page-not-zeroed-when-taken-by-force",
         like: None,
         file: FORCE,
-        find: "let came = self.scrub(moving.frames(), 0);",
+        find: "let came = self.zero(&moving);",
         replace: "let came = crate::ownership::reclaim::Scrubbed { frames: 1, poisoned: false };",
         caught_by: Layer::Unit,
     },
@@ -135,7 +135,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         like: None,
         file: CONTENTS,
         find: "} else {
-            self.scrub(moving.frames(), 0)
+            self.zero(moving)
             }",
         replace: "} else {
             Scrubbed { frames: moving.frames().frames(), poisoned: false }
@@ -330,6 +330,16 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         find: "self.hw.invalidate_code();",
         replace: "",
         caught_by: Layer::Order,
+    },
+    // The host can execute, and so learn, what a guest's code was in a page that it got back.
+    Mutation {
+        name: "code-not-invalidated-after-zeroing",
+        like: None,
+        file: CONTENTS,
+        find: "hw.invalidate_code();
+            zeroed",
+        replace: "zeroed",
+        caught_by: Layer::Unit,
     },
     // A page that was taken by force reads as new memory.
     Mutation {

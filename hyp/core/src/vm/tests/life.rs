@@ -94,10 +94,8 @@ fn a_vm_with_many_pages_ends_in_steps_while_interrupts_wait() {
     assert_eq!(left.len(), 3, "{left:?}");
     assert!(left.is_sorted_by(|more, less| *more >= less + 64), "{left:?}");
     bench.refused(VmCall::Destroy { vm }, Status::NoSuchVm);
-    for frame in [RUN_PAGES] {
-        let call = HostCall::UnshareHyp(FrameRange::new(frame << 12, 1));
-        assert_eq!(host_call(bench.own, call.encode()).status, Status::Success);
-    }
+    let call = HostCall::UnshareHyp(FrameRange::new(RUN_PAGES << 12, 1));
+    assert_eq!(host_call(bench.own, call.encode()).status, Status::Success);
     bench.hw().interrupt_after(None);
     let call = HostCall::Collapse(FrameRange::new(RUN_PAGES << 12, 512));
     assert_eq!(host_call(bench.own, call.encode()).status, Status::Success);

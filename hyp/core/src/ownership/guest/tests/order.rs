@@ -358,3 +358,42 @@ fn what_a_guest_may_execute_is_in_no_instruction_cache_as_it_was() {
             .unwrap();
     }));
 }
+
+#[test]
+fn of_a_page_that_changes_hands_zeroed_no_instruction_cache_has_the_code() {
+    // After the last zero, and before whoever gets the page can reach it: the map says whose it is by then.
+    let in_order = |system: &System, work: &dyn Fn()| {
+        system.hardware().record(true);
+        work();
+        let log = system.hardware().take_log();
+        let last = |wanted: &dyn Fn(&Step) -> bool| log.iter().rposition(wanted);
+        let zeroed = last(&|step| matches!(step, Step::Scrub(_))).unwrap();
+        let code = last(&|step| matches!(step, Step::InvalidateCode));
+        let given = last(&|step| matches!(step, Step::Core(Event::Transition { .. })));
+        assert!(Some(zeroed) < code && code < given, "{zeroed} {code:?} {given:?}");
+    };
+    for frames in [1, 5, 512] {
+        let (system, vm) = with_vm(PROTECTED);
+        in_order(&system, &|| {
+            system
+                .guest_donate(vm, span(HOST_REGION, frames), MEMORY)
+                .unwrap();
+        });
+        in_order(&system, &|| {
+            system.guest_relinquish(1, range(MEMORY, 1));
+        });
+        system
+            .guest_donate(vm, span(HOST_REGION + 600, 1), MEMORY + 600)
+            .unwrap();
+        in_order(&system, &|| {
+            system.force_reclaim(frame(HOST_REGION + 600)).unwrap();
+        });
+        system
+            .guest_donate(vm, span(HOST_REGION + 700, frames), MEMORY + 700)
+            .unwrap();
+        die(&system);
+        in_order(&system, &|| {
+            system.guest_reclaim(vm, range(MEMORY + 700, frames)).unwrap();
+        });
+    }
+}
