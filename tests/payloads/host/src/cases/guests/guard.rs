@@ -4,11 +4,11 @@ use super::faults::ensure_external_abort;
 use super::support::{BEHIND, DONE, INVALID, ONE_DONE, PAGE, ensure_returns, running, running_with};
 use crate::guest::exit::Exit;
 use crate::guest::vcpu::Answer;
-use crate::guest::{Plan, Vm, drive};
-use crate::registry::{TestResult, case, ensure_eq};
-use hyp_abi::FRAME_SIZE;
+use crate::guest::{Plan, Vm, calls, drive};
+use crate::registry::{TestResult, case, ensure_eq, succeed};
 use hyp_abi::guest_call::GuestCallId;
 use hyp_abi::vm::VmFlags;
+use hyp_abi::{FRAME_SIZE, VmCall};
 use payload_protocol::{Access, Level, layout};
 
 const DEVICE: u64 = layout::DEVICE;
@@ -112,19 +112,19 @@ case!(memory_is_never_mapped_as_a_device, {
     vm.end()
 });
 
-case!(
-    a_page_in_a_devices_place_has_its_map_refused_which_changes_nothing,
-    {
-        let vm = running_with(0)?;
-        vm.give(DEVICE / FRAME_SIZE)?;
-        ensure_returns(&vm, GuestCallId::MmioGuardMap, [DEVICE, 0, 0], INVALID)?;
-        ensure_told(&vm, DEVICE + FRAME_SIZE)?;
-        // A guest that wants the guard in any case enrolls.
-        ensure_returns(&vm, GuestCallId::MmioGuardEnroll, [0; 3], DONE)?;
-        ensure_kept(&vm, DEVICE + FRAME_SIZE)?;
-        vm.end()
-    }
-);
+case!(a_refused_map_puts_no_guard_in_force_and_enrolling_does, {
+    let vm = running_with(0)?;
+    // Outside of what the VM declares, where its end would not look for it.
+    let page = vm.set_aside(1)?;
+    calls::donate(vm.handle(), page, DEVICE / FRAME_SIZE)?;
+    ensure_returns(&vm, GuestCallId::MmioGuardMap, [DEVICE, 0, 0], INVALID)?;
+    ensure_told(&vm, DEVICE + FRAME_SIZE)?;
+    // A guest that wants the guard in any case enrolls.
+    ensure_returns(&vm, GuestCallId::MmioGuardEnroll, [0; 3], DONE)?;
+    ensure_kept(&vm, DEVICE + FRAME_SIZE)?;
+    succeed!(calls::call(VmCall::ForceReclaim { frame: page.base }));
+    vm.end()
+});
 
 case!(guard_calls_refuse_what_has_no_meaning, {
     let vm = running_with(0)?;
