@@ -151,7 +151,8 @@ pub trait Hardware: Sync + Debug {
     /// The entries of a table or node; exactly `Geometry::ENTRIES` of them.
     fn table(&self, page: TablePage) -> &[AtomicU64];
 
-    /// A page from the pool, all zero and mapped at EL2, or `None` if the pool is empty.
+    /// A page from the pool, all zero and mapped at EL2, or `None` if the pool is empty. One that was reserved at boot, if
+    /// there is any: the others can be given back.
     fn allocate_page(&self) -> Option<TablePage>;
 
     /// Gives a page back to the pool. The page is no longer part of any table, and no TLB can lead to it.

@@ -147,10 +147,13 @@ impl<H: Hardware> Ownership<'_, H> {
         // The two pages that giving back a part of a region can need are taken first: what is taken for good below
         // must find its way back in any case.
         let pages = Pages::for_one_region(&self.hw).ok_or(Refusal::no_memory(2))?;
-        let Some(span) = self
-            .hw
-            .pool_take(limit.min(<H::Geometry as Geometry>::STEP_FRAMES))
-        else {
+        let limit = limit.min(<H::Geometry as Geometry>::STEP_FRAMES);
+        let taken = self.hw.pool_take(limit).or_else(|| {
+            // What is kept back was filled up while the pages of the boot were in use, and has what could go.
+            self.renew_spare();
+            self.hw.pool_take(limit)
+        });
+        let Some(span) = taken else {
             pages.release(&self.hw);
             return Ok(None);
         };

@@ -23,6 +23,17 @@ pub(super) struct Spare {
     wanted: usize,
 }
 
+impl Spare {
+    fn fill<H: Hardware>(&mut self, hw: &H) {
+        while self.pages.len() < self.wanted {
+            let Some(page) = hw.allocate_page() else {
+                break;
+            };
+            self.pages.push(page);
+        }
+    }
+}
+
 /// Where the pages of a commit come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
@@ -78,13 +89,16 @@ impl<H: Hardware> Ownership<'_, H> {
 
     /// Fills up what is kept back, as far as the pool can.
     pub(super) fn refill_spare(&self) {
+        self.with_spare(|spare| spare.fill(&self.hw));
+    }
+
+    /// Lets the pool choose anew what is kept back: pages that the boot reserved, if they are free by now.
+    pub(super) fn renew_spare(&self) {
         self.with_spare(|spare| {
-            while spare.pages.len() < spare.wanted {
-                let Some(page) = self.hw.allocate_page() else {
-                    break;
-                };
-                spare.pages.push(page);
+            for page in spare.pages.drain(..) {
+                self.hw.free_page(page);
             }
+            spare.fill(&self.hw);
         });
     }
 
