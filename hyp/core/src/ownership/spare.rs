@@ -10,6 +10,7 @@ use crate::addr::Frame;
 use crate::hardware::{Event, Hardware, LockName, TablePage};
 use crate::pgtable::Reserve;
 use arrayvec::ArrayVec;
+use core::mem;
 
 /// The most that taking in frames of one region can need: a node and a level-3 table of the host's, and EL2's own
 /// tables of levels 1 to 3.
@@ -21,17 +22,6 @@ pub(super) struct Spare {
     pages: ArrayVec<TablePage, SPARE_PAGES>,
     /// How many pages should be here.
     wanted: usize,
-}
-
-impl Spare {
-    fn fill<H: Hardware>(&mut self, hw: &H) {
-        while self.pages.len() < self.wanted {
-            let Some(page) = hw.allocate_page() else {
-                break;
-            };
-            self.pages.push(page);
-        }
-    }
 }
 
 /// Where the pages of a commit come from.
@@ -89,16 +79,26 @@ impl<H: Hardware> Ownership<'_, H> {
 
     /// Fills up what is kept back, as far as the pool can.
     pub(super) fn refill_spare(&self) {
-        self.with_spare(|spare| spare.fill(&self.hw));
+        self.with_spare(|spare| {
+            while spare.pages.len() < spare.wanted {
+                let Some(page) = self.hw.allocate_page() else {
+                    break;
+                };
+                spare.pages.push(page);
+            }
+        });
     }
 
-    /// Lets the pool choose anew what is kept back: pages that the boot reserved, if they are free by now.
+    /// Exchanges what is kept back for what is free, as far as that goes. To be called when nothing but pages that the boot
+    /// reserved is free.
     pub(super) fn renew_spare(&self) {
         self.with_spare(|spare| {
-            for page in spare.pages.drain(..) {
-                self.hw.free_page(page);
+            for kept in &mut spare.pages {
+                let Some(page) = self.hw.allocate_page() else {
+                    break;
+                };
+                self.hw.free_page(mem::replace(kept, page));
             }
-            spare.fill(&self.hw);
         });
     }
 
