@@ -3,6 +3,7 @@
 
 mod aborts;
 mod borrowing;
+mod broken;
 mod census;
 mod exhaustion;
 mod giving;
@@ -11,6 +12,7 @@ mod lending;
 mod matrix;
 mod order;
 mod random;
+mod taking;
 
 use crate::addr::{FRAME_SHIFT, Frame, FrameSpan, Ipa};
 use crate::double::Machine;
@@ -18,8 +20,8 @@ use crate::geometry::Arm4K;
 use crate::hardware::{Hardware, Regime};
 use crate::map::Entry;
 use crate::ownership::tests::{HOST_REGION, System, assert_sound, machine, picture, span};
-use crate::pgtable::{Descriptor, IpaSpan, Reserve, Table};
-use crate::vm::{Life, MemoryCounts, VcpuSlot, Vm, VmConfig};
+use crate::pgtable::{Descriptor, IpaSpan, Reserve, Stage2, Table};
+use crate::vm::{GuestAnnotation, Life, MemoryCounts, VcpuSlot, Vm, VmConfig};
 use arrayvec::ArrayVec;
 use hyp_abi::VmHandle;
 use hyp_abi::vm_call::GuestRange;
@@ -81,7 +83,7 @@ fn frame(number: u64) -> Frame {
 /// Lets a VM live in `slot`, and answers the register that names it.
 fn create(system: &System, slot: u8, kind: Kind) -> u64 {
     let hw = system.hardware();
-    let tables = Table::<crate::pgtable::Stage2, Arm4K>::root_tables(1, IPA_BITS).unwrap();
+    let tables = Table::<Stage2, Arm4K>::root_tables(1, IPA_BITS).unwrap();
     let root = hw.take_root(tables).unwrap();
     let mut place = system.vms().lock_slot(hw, slot).unwrap();
     let handle: VmHandle = place.next_handle();
@@ -131,7 +133,7 @@ fn die(system: &System) {
 }
 
 /// The level of the guest's descriptor of a page, and what it says.
-fn mapped(system: &System, gfn: u64) -> (u8, Descriptor<crate::pgtable::Stage2>) {
+fn mapped(system: &System, gfn: u64) -> (u8, Descriptor<Stage2>) {
     let entry = of_vm(system, 1, |vm| {
         vm.table.walk(system.hardware(), ipa(gfn)).unwrap()
     });
@@ -173,4 +175,17 @@ fn everything(system: &System) -> impl PartialEq + core::fmt::Debug + use<> {
         (vm.counts, vm.reserve.pages(), vm.table_pages, vm.guard, table)
     });
     (picture(system), hw.pages_in_use(), vm)
+}
+
+/// What the guest's table says where nothing is.
+fn hole(annotation: GuestAnnotation) -> Descriptor<Stage2> {
+    Descriptor::Invalid(annotation.encode())
+}
+
+/// What it says of a private page in this frame.
+fn leaf(number: u64) -> Descriptor<Stage2> {
+    Descriptor::Leaf {
+        pa: frame(number).address(),
+        attributes: super::table::OWN_MEMORY,
+    }
 }
