@@ -192,8 +192,8 @@ pub enum VmCall {
         vm: u64,
     },
     /// Moves pages from EL2's pool to the VM's reserve, from which its tables are made, and what has to be split on
-    /// the guest's behalf. Result: how many the reserve now holds: fewer more than were asked for if an
-    /// interrupt waits, but [`crate::vm::TOP_UP_STEP`] at least.
+    /// the guest's behalf. Result: how many the reserve now holds. Where an interrupt waits, or another CPU took the last
+    /// pages, it ends early, but never before it has moved [`crate::vm::TOP_UP_STEP`] of them.
     ///
     /// Errors: `EmptyRange`; `NoMemory`, and none was moved.
     TopUp {
