@@ -181,16 +181,23 @@ impl<'m, G: Geometry> OwnershipMap<'m, G> {
         frame.address().align_down(G::REGION_SHIFT).frame()
     }
 
+    /// The place of a frame among those of its region.
+    #[must_use]
+    #[inline(always)]
+    pub fn index_of(frame: Frame) -> usize {
+        (frame.number() & (G::REGION_FRAMES - 1)) as usize
+    }
+
     /// The frames of `span` that lie in the region of its first frame, and the rest.
     #[must_use]
     #[inline]
     pub fn first_piece(span: FrameSpan) -> (Piece, Option<FrameSpan>) {
-        let first = span.start().number() & (G::REGION_FRAMES - 1);
-        let (head, tail) = span.split_at(G::REGION_FRAMES - first);
+        let first = Self::index_of(span.start());
+        let (head, tail) = span.split_at(G::REGION_FRAMES - first as u64);
         (
             Piece {
                 span: head,
-                first: first as usize,
+                first,
                 count: head.frames() as usize,
             },
             tail,

@@ -7,6 +7,7 @@ use super::{DeviceOwner, DeviceRange, Ownership};
 use crate::addr::{FrameSpan, Ipa};
 use crate::geometry::Geometry;
 use crate::hardware::{Event, Hardware, LockName};
+use crate::map::OwnershipMap;
 use crate::pgtable::{Change, EngineError, IpaSpan, LargestLeaf, Stage2Attributes};
 use crate::state::State;
 
@@ -40,8 +41,8 @@ impl<H: Hardware> Ownership<'_, H> {
         let Some(region) = self.map.lock(&self.hw, frame) else {
             return self.judge_device_access(address, access);
         };
-        let index = frame.number() & (<H::Geometry as Geometry>::REGION_FRAMES - 1);
-        match region.entry(index as usize).state() {
+        let index = OwnershipMap::<H::Geometry>::index_of(frame);
+        match region.entry(index).state() {
             State::Device => {
                 if access == HostAccess::Fetch {
                     return AbortVerdict::Inject;

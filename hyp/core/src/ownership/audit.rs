@@ -7,7 +7,7 @@ use crate::map::{Entry, Region};
 use crate::pgtable::{self, Annotation, Descriptor, Format, Stage2Attributes};
 use crate::state::{HypUse, State};
 #[cfg(any(test, feature = "doubles"))]
-use crate::{geometry::Geometry, hardware::TablePage};
+use crate::{hardware::TablePage, map::OwnershipMap};
 use hyp_abi::Status;
 
 /// What an audit found.
@@ -112,8 +112,8 @@ impl<H: Hardware> Ownership<'_, H> {
     pub fn owns(&self, page: TablePage) -> bool {
         let frame = page.frame();
         self.map.lock(&self.hw, frame).is_none_or(|region| {
-            let index = frame.number() & (<H::Geometry as Geometry>::REGION_FRAMES - 1);
-            region.entry(index as usize).state() == State::Hyp
+            let index = OwnershipMap::<H::Geometry>::index_of(frame);
+            region.entry(index).state() == State::Hyp
         })
     }
 }

@@ -6,7 +6,7 @@ use super::{Ownership, Refusal};
 use crate::addr::{FRAME_SIZE, Frame, FrameSpan};
 use crate::geometry::Geometry;
 use crate::hardware::Hardware;
-use crate::map::Entry;
+use crate::map::{Entry, OwnershipMap};
 use hyp_abi::{FrameState, Status};
 
 /// What the host is told about a frame.
@@ -27,8 +27,8 @@ impl<H: Hardware> Ownership<'_, H> {
     /// [`Status::NotMemory`] if no RAM lies there.
     pub fn frame_info(&self, frame: Frame) -> Result<FrameInfo, Status> {
         let region = self.map.lock(&self.hw, frame).ok_or(Status::NotMemory)?;
-        let index = frame.number() & (<H::Geometry as Geometry>::REGION_FRAMES - 1);
-        let entry = region.entry(index as usize);
+        let index = OwnershipMap::<H::Geometry>::index_of(frame);
+        let entry = region.entry(index);
         let state = entry.state().shown_to_host();
         if state == FrameState::NotYours {
             // Neither the count nor how far the like of it reaches is the host's to know.

@@ -6,9 +6,8 @@
 
 use super::Ownership;
 use crate::addr::{Frame, FrameSpan};
-use crate::geometry::Geometry;
 use crate::hardware::Hardware;
-use crate::map::Entry;
+use crate::map::{Entry, OwnershipMap};
 use crate::state::{HypUse, State};
 use crate::vm::{LockedSlot, VcpuSlot};
 use core::mem;
@@ -61,10 +60,10 @@ impl<H: Hardware> Ownership<'_, H> {
     }
 
     fn is_hidden(&self, frame: Frame) -> bool {
-        let index = frame.number() & (<H::Geometry as Geometry>::REGION_FRAMES - 1);
+        let index = OwnershipMap::<H::Geometry>::index_of(frame);
         self.map
             .lock(&self.hw, frame)
-            .is_some_and(|region| hides_contents(region.entry(index as usize)))
+            .is_some_and(|region| hides_contents(region.entry(index)))
     }
 }
 

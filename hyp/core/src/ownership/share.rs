@@ -7,7 +7,6 @@ use super::permit::HostChange;
 use super::spare::Source;
 use super::{Ownership, Refusal, is_ranged};
 use crate::addr::{Frame, FrameSpan};
-use crate::geometry::Geometry;
 use crate::hardware::Hardware;
 use crate::map::{Entry, OwnershipMap, Replaced};
 use crate::state::State;
@@ -76,9 +75,9 @@ impl<H: Hardware> Ownership<'_, H> {
         new: State,
         refusal: impl FnOnce(State) -> Option<Status>,
     ) -> Option<Result<(), Status>> {
-        let index = frame.number() & (<H::Geometry as Geometry>::REGION_FRAMES - 1);
+        let index = OwnershipMap::<H::Geometry>::index_of(frame);
         let mut region = self.map.lock(&self.hw, frame)?;
-        match region.replace_one(index as usize, Entry::plain(old), Entry::plain(new)) {
+        match region.replace_one(index, Entry::plain(old), Entry::plain(new)) {
             Replaced::Done => Some(Ok(())),
             Replaced::Differs(entry) => refusal(entry.state()).map(Err),
             Replaced::NeedsNode => None,
@@ -91,8 +90,8 @@ impl<H: Hardware> Ownership<'_, H> {
     /// Those of [`Ownership::pin`], without [`Status::NoMemory`].
     pub(crate) fn judge_pin(&self, frame: Frame) -> Result<(), Status> {
         let region = self.map.lock(&self.hw, frame).ok_or(Status::NotMemory)?;
-        let index = frame.number() & (<H::Geometry as Geometry>::REGION_FRAMES - 1);
-        must_be_pinnable(region.entry(index as usize))
+        let index = OwnershipMap::<H::Geometry>::index_of(frame);
+        must_be_pinnable(region.entry(index))
     }
 
     /// Pins a frame that the host shares with EL2, which until the last [`Ownership::unpin`] stays shared and

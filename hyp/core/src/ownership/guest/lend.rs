@@ -5,9 +5,8 @@ use super::GuestOutcome;
 use super::range::{OwnRun, Went, outcome, told_to_guest};
 use super::table::gfn_address;
 use crate::addr::{FRAME_SHIFT, Frame};
-use crate::geometry::Geometry;
 use crate::hardware::Hardware;
-use crate::map::{Entry, Region, Replaced};
+use crate::map::{Entry, OwnershipMap, Region, Replaced};
 use crate::ownership::Ownership;
 use crate::ownership::permit::{Contingency, HostChange};
 use crate::pgtable::{Descriptor, PageEntry, Stage2, Stage2Attributes};
@@ -98,7 +97,7 @@ impl<H: Hardware> Ownership<'_, H> {
         let lent = Entry::guest(true, slot, gfn);
         let host_page = match self.host.page(hw, frame.address().host_ipa()) {
             Some(page) if region.has_node() => {
-                match region.replace_one(index_of::<H>(frame), private, lent) {
+                match region.replace_one(OwnershipMap::<H::Geometry>::index_of(frame), private, lent) {
                     Replaced::Done => page,
                     Replaced::Differs(_) | Replaced::NeedsNode => return None,
                 }
@@ -124,7 +123,7 @@ impl<H: Hardware> Ownership<'_, H> {
         [old, new]: [Entry; 2],
     ) -> Option<PageEntry<Stage2>> {
         let hw = &self.hw;
-        let index = index_of::<H>(frame);
+        let index = OwnershipMap::<H::Geometry>::index_of(frame);
         let needs_node = region.needs_node(1);
         let needed = u64::from(needs_node) + u64::from(host_page.is_none());
         if region.entry(index) != old || vm.lacks(needed).is_some() {
@@ -150,7 +149,7 @@ impl<H: Hardware> Ownership<'_, H> {
         let mut locked = self.lock_guest(slot)?;
         let vm = &mut *locked;
         let frame = self.frame_of(vm, gfn)?;
-        let index = index_of::<H>(frame);
+        let index = OwnershipMap::<H::Geometry>::index_of(frame);
         let mut region = self.map.lock(hw, frame)?;
         let lent = Entry::guest(true, slot, gfn);
         if !region.has_node() || region.entry(index) != lent {
@@ -179,10 +178,4 @@ impl<H: Hardware> Ownership<'_, H> {
             _ => None,
         }
     }
-}
-
-/// The index of a frame in its region.
-#[inline(always)]
-pub(super) fn index_of<H: Hardware>(frame: Frame) -> usize {
-    (frame.number() & (<H::Geometry as Geometry>::REGION_FRAMES - 1)) as usize
 }

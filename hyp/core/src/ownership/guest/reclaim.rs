@@ -1,11 +1,10 @@
 //! The way back from a dying guest: private frames come zeroed, those that it shared as they are.
 
-use super::lend::index_of;
 use super::range::{Own, OwnRun, Went};
 use super::table::gfn_address;
 use super::transit::{Departure, Moving, Payer, in_transit, single_piece};
 use crate::hardware::Hardware;
-use crate::map::Entry;
+use crate::map::{Entry, OwnershipMap};
 use crate::ownership::permit::{Contingency, HostChange};
 use crate::ownership::spare::Source;
 use crate::ownership::{Ownership, Refusal};
@@ -107,7 +106,7 @@ impl<H: Hardware> Ownership<'_, H> {
             return None;
         };
         let frame = pa.frame();
-        let index = index_of::<H>(frame);
+        let index = OwnershipMap::<H::Geometry>::index_of(frame);
         let mut region = self.map.lock(hw, frame)?;
         let private = Entry::guest(false, vm.handle.slot, gfn);
         if !region.has_node() || region.entry(index) != private {
