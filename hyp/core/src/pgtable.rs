@@ -154,6 +154,16 @@ impl<F: Format, G: Geometry> Table<F, G> {
         Some(tables)
     }
 
+    /// The table of the root that translates `address`. On paths that the CPU only guesses, too, it is one of the root's:
+    /// an entry behind it, taken for a table's, would be followed.
+    #[inline(always)]
+    fn root_table<H: Hardware<Geometry = G>>(&self, hw: &H, address: u64) -> Option<TablePage> {
+        let above = G::level_shift(self.start_level) + G::BITS_PER_LEVEL;
+        let tables = 1 << self.ia_bits.saturating_sub(above);
+        let number = hw.bounded((address >> above) as usize, tables);
+        nth_table(self.root, number as u64)
+    }
+
     /// The first page of the root.
     #[must_use]
     pub const fn root(&self) -> TablePage {
@@ -209,7 +219,7 @@ impl<F: Format, G: Geometry> Table<F, G> {
         }
         let mut level = self.start_level;
         let mut shift = G::level_shift(level);
-        let mut page = nth_table(self.root, address >> (shift + G::BITS_PER_LEVEL))?;
+        let mut page = self.root_table(hw, address)?;
         loop {
             let index = (address >> shift) as usize & (G::ENTRIES - 1);
             let raw = hw.table(page)[index].load(Ordering::Relaxed);

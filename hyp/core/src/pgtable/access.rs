@@ -26,7 +26,7 @@ impl<F: Format, G: Geometry> Table<F, G> {
         let Some(span) = self.clip(span) else {
             return obligation;
         };
-        let mut cursor = Cursor::new(self, span);
+        let mut cursor = Cursor::new(hw, self, span);
         loop {
             let slot = cursor.slot();
             let raw = slot.load(hw);
@@ -42,7 +42,7 @@ impl<F: Format, G: Geometry> Table<F, G> {
                 }
                 Descriptor::Leaf { .. } | Descriptor::Invalid(_) => {}
             }
-            if !cursor.advance() {
+            if !cursor.advance(hw) {
                 return obligation;
             }
         }

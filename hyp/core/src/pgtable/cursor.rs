@@ -90,6 +90,8 @@ pub(super) struct Cursor<G: Geometry> {
     /// the one that it stands in.
     path: [TablePage; LEVELS],
     root: TablePage,
+    /// How many tables the root has.
+    roots: usize,
     start_level: u8,
     level: u8,
     at: u64,
@@ -100,25 +102,29 @@ pub(super) struct Cursor<G: Geometry> {
 impl<G: Geometry> Cursor<G> {
     /// At the root's entry for the first address of `span`, which must lie in the table.
     #[inline]
-    pub(super) fn new<F: Format>(table: &Table<F, G>, span: IpaSpan) -> Self {
+    pub(super) fn new<F: Format, H: Hardware>(hw: &H, table: &Table<F, G>, span: IpaSpan) -> Self {
+        let above = G::level_shift(table.start_level) + G::BITS_PER_LEVEL;
         let mut cursor = Self {
             path: [table.root; LEVELS],
             root: table.root,
+            roots: 1 << table.ia_bits.saturating_sub(above),
             start_level: table.start_level,
             level: table.start_level,
             at: span.start().value(),
             end: span.end(),
             geometry: PhantomData,
         };
-        cursor.find_root();
+        cursor.find_root(hw);
         cursor
     }
 
-    /// Finds the table of the start level that translates the address at which it stands.
+    /// Finds the table of the start level that translates the address at which it stands: one of the root's, also where
+    /// the CPU only guesses that there are so many.
     #[inline]
-    fn find_root(&mut self) {
+    fn find_root<H: Hardware>(&mut self, hw: &H) {
         let number = self.at >> (G::level_shift(self.start_level) + G::BITS_PER_LEVEL);
         if number != 0 || self.path[usize::from(self.start_level)] != self.root {
+            let number = hw.bounded(number as usize, self.roots) as u64;
             self.path[usize::from(self.start_level)] =
                 nth_table(self.root, number).expect("the root's tables are inside 48 bits");
         }
@@ -180,24 +186,24 @@ impl<G: Geometry> Cursor<G> {
 
     /// Past the entry at which it stands, and up where a table ends. `false` at the end of the range.
     #[inline]
-    pub(super) fn advance(&mut self) -> bool {
+    pub(super) fn advance<H: Hardware>(&mut self, hw: &H) -> bool {
         let bytes = 1 << G::level_shift(self.level);
         let next = (self.at & !(bytes - 1)) + bytes;
         let more = next < self.end;
         if more {
             self.at = next;
-            self.climb();
+            self.climb(hw);
         }
         more
     }
 
     /// Up out of the tables that end before the address at which it stands.
-    fn climb(&mut self) {
+    fn climb<H: Hardware>(&mut self, hw: &H) {
         while self.level > self.start_level && self.at & ((1 << G::level_shift(self.level - 1)) - 1) == 0 {
             self.level -= 1;
         }
         if self.level == self.start_level {
-            self.find_root();
+            self.find_root(hw);
         }
     }
 }

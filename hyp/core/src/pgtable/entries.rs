@@ -47,7 +47,7 @@ impl<'h, F: Format, G: Geometry, H: Hardware<Geometry = G>> Entries<'h, F, G, H>
     pub(super) fn new(table: &Table<F, G>, hw: &'h H, span: IpaSpan) -> Self {
         Self {
             hw,
-            cursor: table.clip(span).map(|span| Cursor::new(table, span)),
+            cursor: table.clip(span).map(|span| Cursor::new(hw, table, span)),
             format: PhantomData,
         }
     }
@@ -63,7 +63,7 @@ impl<F: Format, G: Geometry, H: Hardware<Geometry = G>> Iterator for Entries<'_,
         let entry = Entry::new::<G>(slot.address(), slot.level, slot.load(self.hw));
         if let Descriptor::Table(table) = entry.descriptor {
             cursor.descend(table);
-        } else if !cursor.advance() {
+        } else if !cursor.advance(self.hw) {
             self.cursor = None;
         }
         Some(entry)

@@ -22,7 +22,7 @@ impl<F: Format, G: Geometry> Table<F, G> {
         if !(1..=2).contains(&level) || level < self.start_level {
             return None;
         }
-        let mut cursor = Cursor::new(self, self.clip(IpaSpan::page_of(ia))?);
+        let mut cursor = Cursor::new(hw, self, self.clip(IpaSpan::page_of(ia))?);
         loop {
             let slot = cursor.slot();
             let raw = slot.load(hw);

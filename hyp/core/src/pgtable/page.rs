@@ -6,8 +6,8 @@
 use super::Table;
 use super::cursor::Slot;
 use super::descriptor::{
-    Annotation, Attributes, Descriptor, EMPTY, Format, PAGE_LEVEL, leaf_descriptor, nth_table,
-    table_descriptor, table_of,
+    Annotation, Attributes, Descriptor, EMPTY, Format, PAGE_LEVEL, leaf_descriptor, table_descriptor,
+    table_of,
 };
 use super::reserve::Reserve;
 use super::store::{store, write};
@@ -37,7 +37,7 @@ impl<F: Format, G: Geometry> Table<F, G> {
         }
         let mut level = self.start_level;
         let mut shift = G::level_shift(level);
-        let mut page = nth_table(self.root, address >> (shift + G::BITS_PER_LEVEL))?;
+        let mut page = self.root_table(hw, address)?;
         loop {
             let index = (address >> shift) as usize & (G::ENTRIES - 1);
             let raw = hw.table(page)[index].load(Ordering::Relaxed);
@@ -74,8 +74,7 @@ impl<F: Format, G: Geometry> Table<F, G> {
             return None;
         }
         let index = |level| (address >> G::level_shift(level)) as usize & (G::ENTRIES - 1);
-        let above = G::level_shift(self.start_level) + G::BITS_PER_LEVEL;
-        let mut page = nth_table(self.root, address >> above)?;
+        let mut page = self.root_table(hw, address)?;
         for level in self.start_level..LEVEL {
             page = table_of(hw.table(page)[index(level)].load(Ordering::Relaxed), level)?;
         }

@@ -35,7 +35,7 @@ impl<'t, F: Format, G: Geometry> Plan<'t, F, G> {
         change: Change<F>,
     ) -> Result<Self, EngineError> {
         change.check(table, span)?;
-        let mut cursor = Cursor::new(table, span);
+        let mut cursor = Cursor::new(hw, table, span);
         let mut first = None;
         let mut tables = 0;
         loop {
@@ -55,7 +55,7 @@ impl<'t, F: Format, G: Geometry> Plan<'t, F, G> {
                     tables += change.tables_below::<G>(span, slot);
                 }
             }
-            if !cursor.advance() {
+            if !cursor.advance(hw) {
                 break;
             }
         }
@@ -190,7 +190,7 @@ impl<F: Format, G: Geometry> Permit<'_, F, G> {
                     continue;
                 }
             }
-            let more = cursor.advance();
+            let more = cursor.advance(hw);
             if let Some(Unlinked { slot, now, table }) = unlinked
                 && (!more || cursor.level() <= slot.level)
             {

@@ -88,3 +88,19 @@ fn a_table_is_added_only_where_nothing_else_is_missing_and_nothing_stands() {
     assert_eq!(snapshot(&hw, &table), before);
     reserve.release(&hw);
 }
+
+#[test]
+fn an_address_past_a_concatenated_root_leads_to_none_of_its_tables() {
+    let hw = Machine::<Arm4K>::with_pool(32);
+    // Four tables side by side at level 1, each for 512 GiB.
+    let root = hw.allocate_root(4);
+    let table: Table<Stage2, Arm4K> = Table::new(root, 1, 41, Regime::Host).unwrap();
+    for number in 0..4 {
+        let found = table.root_table(&hw, number << 39 | 0x1000).unwrap();
+        assert_eq!(found.frame().number(), root.frame().number() + number);
+    }
+    // What a CPU that guesses past the check of the address would do.
+    for number in [4, 5, 511] {
+        assert_eq!(table.root_table(&hw, number << 39).unwrap().frame(), root.frame());
+    }
+}
