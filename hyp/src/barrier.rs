@@ -45,6 +45,8 @@ instructions! {
     dsb_ish = "dsb ish";
     /// Everything before it is complete for this CPU.
     dsb_nsh = "dsb nsh";
+    /// Accesses to memory before it come before those after it, for all observers.
+    dmb_sy = "dmb sy";
     /// What was changed about the context counts for the instructions that follow.
     isb = "isb";
 }

@@ -5,7 +5,7 @@
     reason = "reads ID registers that the register crate does not have"
 )]
 
-use crate::fixup;
+use crate::{barrier, fixup};
 use aarch64_cpu::registers::{
     CurrentEL, HCR_EL2, ID_AA64DFR0_EL1, ID_AA64DFR1_EL1, ID_AA64ISAR0_EL1, ID_AA64ISAR1_EL1,
     ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1, ID_AA64PFR1_EL1, MIDR_EL1,
@@ -36,6 +36,9 @@ static REPEATS_TLBI: AtomicBool = AtomicBool::new(false);
 
 /// Whether some CPU walks stage 1 on speculation while another VMID is loaded.
 static SPECULATES_AT: AtomicBool = AtomicBool::new(false);
+
+/// Whether some CPU needs barriers around a read of PAR_EL1.
+static FENCES_PAR: AtomicBool = AtomicBool::new(false);
 
 /// Whether some CPU has a profiler or a trace unit that writes to memory through the host's tables.
 static WRITES_BEHIND: AtomicBool = AtomicBool::new(false);
@@ -80,7 +83,7 @@ macro_rules! translate {
                     options(nostack, preserves_flags),
                 )
             };
-            let found = PAR_EL1.get();
+            let found = with_par_fenced(|| PAR_EL1.get());
             // PAR_EL1.F (bit 0): it failed.
             if aborted | found & 1 == 0 { Ok(found) } else { Err(Untranslated) }
         })
@@ -137,6 +140,23 @@ pub(crate) fn note_errata() {
     if errata.speculative_at {
         SPECULATES_AT.store(true, Ordering::Relaxed);
     }
+    if errata.par_read {
+        FENCES_PAR.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Does `read`, which reads PAR_EL1, between barriers where some CPU needs them (Cortex-A77 erratum 1508412).
+#[inline(always)]
+pub(crate) fn with_par_fenced<R>(read: impl FnOnce() -> R) -> R {
+    let fenced = FENCES_PAR.load(Ordering::Relaxed);
+    if fenced {
+        barrier::dmb_sy();
+    }
+    let result = read();
+    if fenced {
+        barrier::dmb_sy();
+    }
+    result
 }
 
 /// What is wrong with this CPU.
@@ -267,7 +287,7 @@ pub(crate) fn can_follow(features: &CpuFeatures) -> bool {
 /// allowed to read what it may execute. AT writes PAR_EL1, which is theirs, so it is put back: they may be in the middle
 /// of their own AT.
 pub(crate) fn translate_as_el1(far: u64) -> Option<Ipa> {
-    let saved = PAR_EL1.get();
+    let saved = with_par_fenced(|| PAR_EL1.get());
     let found = translate!("s1e1r", far).or_else(|_| translate!("s1e0r", far));
     PAR_EL1.set(saved);
     // PA in bits 47:12.

@@ -195,6 +195,9 @@ const SPECULATIVE_AT: &[Range] = &[
 /// 834220: a fault of stage 1 may be reported as one of stage 2.
 const WRONG_STAGE: &[Range] = &[range(Core::CORTEX_A57, (0, 0), (1, 2))];
 
+/// 1508412: a read of PAR_EL1 beside a store-exclusive and a load from a device may stop the CPU for good.
+const PAR_READ: &[Range] = &[range(Core::CORTEX_A77, (0, 0), (1, 0))];
+
 /// The faults of a CPU that Freehold works around.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Errata {
@@ -206,6 +209,8 @@ pub struct Errata {
     /// A stage-2 abort may not be one, and HPFAR_EL2 cannot be trusted: see
     /// [`crate::trap::Abort::address_without_hpfar`].
     pub wrong_stage: bool,
+    /// A read of PAR_EL1 needs a DMB SY before and after it.
+    pub par_read: bool,
 }
 
 impl Errata {
@@ -216,6 +221,7 @@ impl Errata {
             repeat_tlbi: midr.is_within(REPEAT_TLBI),
             speculative_at: midr.is_within(SPECULATIVE_AT),
             wrong_stage: midr.is_within(WRONG_STAGE),
+            par_read: midr.is_within(PAR_READ),
         }
     }
 
@@ -226,6 +232,7 @@ impl Errata {
             repeat_tlbi: self.repeat_tlbi | other.repeat_tlbi,
             speculative_at: self.speculative_at | other.speculative_at,
             wrong_stage: self.wrong_stage | other.wrong_stage,
+            par_read: self.par_read | other.par_read,
         }
     }
 }
@@ -288,6 +295,8 @@ mod tests {
         assert!(!of(Core::CORTEX_A510, 1, 2).repeat_tlbi);
         assert!(of(Core::CORTEX_A57, 1, 2).wrong_stage);
         assert!(!of(Core::CORTEX_A57, 1, 3).wrong_stage);
+        assert!(of(Core::CORTEX_A77, 1, 0).par_read);
+        assert!(!of(Core::CORTEX_A77, 1, 1).par_read);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "reads and writes system registers by number")]
 
 use crate::barrier::isb;
+use crate::cpu;
 use hyp_core::machine::CpuFeatures;
 use hyp_core::vm::context::{GicInterface, SystemRegisters, Timer};
 use hyp_core::vm::timer::INTERRUPT;
@@ -96,7 +97,7 @@ impl HostSystem {
     /// Saves the host's registers, and those of them that a guest does not get are zero from now on.
     #[inline]
     pub(super) fn save(&mut self, features: &CpuFeatures) {
-        save_plain(&mut self.registers);
+        cpu::with_par_fenced(|| save_plain(&mut self.registers));
         self.registers.sctlr_el1 = read_register!("sctlr_el1");
         self.registers.tcr_el1 = read_register!("tcr_el1");
         self.registers.vmpidr_el2 = read_register!("vmpidr_el2");
@@ -145,7 +146,7 @@ pub(super) fn load(registers: &SystemRegisters, keys: &Keys, features: &CpuFeatu
 /// Saves a guest's registers.
 #[inline]
 pub(super) fn save(registers: &mut SystemRegisters, keys: &mut Keys, features: &CpuFeatures) {
-    save_plain(registers);
+    cpu::with_par_fenced(|| save_plain(registers));
     registers.sctlr_el1 = read_register!("sctlr_el1");
     registers.tcr_el1 = read_register!("tcr_el1");
     if features.pointer_authentication {
