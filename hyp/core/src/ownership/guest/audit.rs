@@ -3,6 +3,7 @@
 use super::range::Went;
 use super::table::{OWN_MEMORY, RunAt, gfn_address};
 use crate::addr::FrameSpan;
+use crate::geometry::Geometry;
 use crate::hardware::Hardware;
 use crate::map::{Entry, OwnershipMap};
 use crate::ownership::audit::AuditReport;
@@ -64,9 +65,23 @@ impl<H: Hardware> Ownership<'_, H> {
         }
     }
 
-    /// How many frames of a piece are a guest's by the map, at a number at which its table does not lead to them. The VM's
-    /// lock comes before the region's, so the entries are looked at again under both.
+    /// How many frames of a piece are a guest's by the map, at a number at which its table does not lead to them.
+    ///
+    /// Some frames at a time: they have no more owners than there are frames, and each owner is one look at the frames. A
+    /// region at once, shared by all VMs, would take as many looks at all of it as there are VMs.
     pub(in crate::ownership) fn guest_disagreements(&self, piece: Piece) -> u64 {
+        let mut wrong = 0;
+        let mut rest = Some(piece.span);
+        while let Some(todo) = rest {
+            let (step, tail) = todo.split_at(<H::Geometry as Geometry>::STEP_FRAMES);
+            wrong += self.disagreements_of_step(OwnershipMap::<H::Geometry>::first_piece(step).0);
+            rest = tail;
+        }
+        wrong
+    }
+
+    /// The VM's lock comes before the region's, so the entries are looked at again under both.
+    fn disagreements_of_step(&self, piece: Piece) -> u64 {
         let mut seen = [0_u64; 4];
         let mut wrong = 0;
         while let Some(slot) = self.next_owner(piece, &seen) {

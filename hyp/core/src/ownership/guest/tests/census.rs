@@ -115,3 +115,18 @@ fn a_borrowed_frame_without_borrowers_is_found_from_both_sides() {
     assert_eq!(look(&system), (0, 0));
     assert_eq!(system.guest_census().len(), 1);
 }
+
+#[test]
+fn a_region_of_frames_of_as_many_vms_as_can_be_is_audited_frame_by_frame() {
+    let (system, vm) = with_vm(PROTECTED);
+    system.guest_donate(vm, span(HOST_REGION, 512), MEMORY).unwrap();
+    // All but those of the VM that there is are said to be of VMs that there are not.
+    for offset in 1..512 {
+        let slot = (offset % 255 + 1) as u8;
+        let entry = Entry::guest(false, slot, MEMORY + offset);
+        system.force(span(HOST_REGION + offset, 1), entry);
+    }
+    let strange = (1..512).filter(|offset| offset % 255 != 0).count() as u64;
+    let report = system.audit(span(HOST_REGION, 512)).unwrap();
+    assert_eq!((report.frames, report.disagreements), (512, strange));
+}
