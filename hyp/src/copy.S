@@ -31,4 +31,32 @@ copy_piece:
 5:  ret
     .size copy_piece, . - copy_piece
 
+// name(x0: to, x1: from, x2: words) -> x0: 0, or 1 if it aborted at one of the labels. Clobbers x1 to x4. Each word is
+// one access: a pair is two (Arm ARM DDI 0487, B2.2.1).
+.macro copy_words name, pair, single
+    .global \name
+    .type \name, %function
+\name:
+    subs    x2, x2, #2
+    b.lo    3f
+1:  ldp     x3, x4, [x1], #16
+2:  stp     x3, x4, [x0], #16
+    copy_fixup \pair, 7f
+    subs    x2, x2, #2
+    b.hs    1b
+3:  tbz     x2, #0, 6f
+4:  ldr     x3, [x1]
+5:  str     x3, [x0]
+    copy_fixup \single, 7f
+6:  mov     x0, xzr
+    ret
+7:  mov     x0, #1
+    ret
+    .size \name, . - \name
+.endm
+
+copy_words copy_shared_in, 1b, 4b
+copy_words copy_shared_out, 2b, 5b
+
+    .purgem copy_words
     .purgem copy_fixup

@@ -138,13 +138,13 @@ impl Hardware for Machine {
     }
 
     #[inline]
-    fn shared_load(&self, frame: Frame, word: usize) -> u64 {
-        copy::shared_load(frame, word)
+    fn shared_load(&self, frame: Frame, first: usize, words: &mut [u64]) -> Result<(), ExternalAbort> {
+        copy::shared_load(frame, first, words).map_err(|_| ExternalAbort { frame })
     }
 
     #[inline]
-    fn shared_store(&self, frame: Frame, word: usize, value: u64) {
-        copy::shared_store(frame, word, value);
+    fn shared_store(&self, frame: Frame, first: usize, words: &[u64]) -> Result<(), ExternalAbort> {
+        copy::shared_store(frame, first, words).map_err(|_| ExternalAbort { frame })
     }
 
     fn load_guest(&self, guest: &GuestRegime, vcpu: &mut VcpuContext) -> Result<(), StreamingMode> {

@@ -173,7 +173,9 @@ pub enum VmCall {
     /// of its values, as the run page has them.
     ///
     /// Errors: `WrongVmState`; `NoSuchVcpu`; `VcpuRunning` if it runs elsewhere; `VcpuOff`; `StreamingMode` if the
-    /// host is in streaming SVE mode; `InvalidParameter` for an entry record that has no meaning.
+    /// host is in streaming SVE mode; `InvalidParameter` for an entry record that has no meaning; `Poisoned` if the run
+    /// page answers with an external abort. Where that is met as the exit is written, the exit is kept: the next run
+    /// enters nothing and tells it, and until then a vCPU that turned itself off counts as on.
     Run {
         /// The VM.
         vm: u64,

@@ -125,6 +125,17 @@ impl<G: Geometry> Machine<G> {
         )
     }
 
+    /// A word, by its index, of a page that host and EL2 use together, as the host reads it.
+    #[must_use]
+    pub fn word(&self, frame: Frame, word: usize) -> u64 {
+        held(&self.memory).word(frame, word)
+    }
+
+    /// Writes such a word, as the host does.
+    pub fn set_word(&self, frame: Frame, word: usize, value: u64) {
+        held(&self.memory).set_word(frame, word, value);
+    }
+
     /// Takes `count` pages out of the pool that lie side by side and are aligned to their whole size, as a root.
     ///
     /// # Panics
@@ -178,6 +189,15 @@ impl<G: Geometry> Machine<G> {
     /// From now on an access to the frame is an external abort.
     pub fn poison(&self, frame: Frame) {
         held(&self.memory).poison(frame);
+    }
+
+    /// Breaks a frame, or mends it.
+    pub fn set_poisoned(&self, frame: Frame, broken: bool) {
+        if broken {
+            held(&self.memory).poison(frame);
+        } else {
+            held(&self.memory).mend(frame);
+        }
     }
 
     /// Lets an interrupt wait after it has been asked for `polls` times in vain; `None` is never.
@@ -379,13 +399,21 @@ impl<G: Geometry> Hardware for Machine<G> {
         self.log(Step::InvalidateCode);
     }
 
-    fn shared_load(&self, frame: Frame, word: usize) -> u64 {
-        self.log(Step::SharedLoad(frame, word));
-        held(&self.memory).word(frame, word)
+    fn shared_load(&self, frame: Frame, first: usize, words: &mut [u64]) -> Result<(), ExternalAbort> {
+        held(&self.memory).read(frame)?;
+        for (word, value) in (first..).zip(words) {
+            self.log(Step::SharedLoad(frame, word));
+            *value = self.word(frame, word);
+        }
+        Ok(())
     }
 
-    fn shared_store(&self, frame: Frame, word: usize, value: u64) {
-        held(&self.memory).set_word(frame, word, value);
+    fn shared_store(&self, frame: Frame, first: usize, words: &[u64]) -> Result<(), ExternalAbort> {
+        held(&self.memory).read(frame)?;
+        for (word, value) in (first..).zip(words) {
+            self.set_word(frame, word, *value);
+        }
+        Ok(())
     }
 
     fn load_guest(&self, guest: &GuestRegime, vcpu: &mut VcpuContext) -> Result<(), StreamingMode> {

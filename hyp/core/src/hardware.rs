@@ -204,11 +204,18 @@ pub trait Hardware: Sync + Debug {
     /// other contents.
     fn invalidate_code(&self);
 
-    /// Reads a 64-bit word, by its index, of a pinned frame that the host may write at any time.
-    fn shared_load(&self, frame: Frame, word: usize) -> u64;
+    /// Reads 64-bit words, each once, of a pinned frame that the host may write at any time, from the word with index
+    /// `first` on.
+    ///
+    /// # Errors
+    /// [`ExternalAbort`] if the memory answers with one, or if the words do not lie in the frame.
+    fn shared_load(&self, frame: Frame, first: usize, words: &mut [u64]) -> Result<(), ExternalAbort>;
 
-    /// Writes a word of a pinned frame that the host may read and write at any time.
-    fn shared_store(&self, frame: Frame, word: usize, value: u64);
+    /// Writes words, each once, of a pinned frame that the host may read and write at any time.
+    ///
+    /// # Errors
+    /// As for [`Hardware::shared_load`]. Some words may have been written.
+    fn shared_store(&self, frame: Frame, first: usize, words: &[u64]) -> Result<(), ExternalAbort>;
 
     /// Takes the host's EL1 state off this CPU and loads the guest's. Between this and [`Hardware::put_guest`] nothing
     /// but [`Hardware::run_guest`] and work of EL2's happens on this CPU.

@@ -63,6 +63,10 @@ impl Memory {
         self.poisoned.insert(frame);
     }
 
+    pub(super) fn mend(&mut self, frame: Frame) {
+        self.poisoned.remove(&frame);
+    }
+
     /// EL2 begins to keep its own data in the frames.
     pub(super) fn occupy(&mut self, frames: FrameSpan) {
         for frame in frames.iter() {

@@ -216,6 +216,7 @@ impl<H: Hardware> Ownership<'_, H> {
             run_page,
             start: None,
             pending: Pending::Nothing,
+            undelivered: None,
         };
         *place = VcpuSlot::Resting {
             home: hw.settle(page, vcpu),

@@ -68,37 +68,39 @@ pub(super) struct EntryRecord {
     pub(super) interrupts: Option<Interrupts>,
 }
 
+/// The words of the entry record in front of the list registers, as they were read.
+type Head = [u64; ENTRY_LIST];
+
 /// Reads and judges the entry record of a vCPU whose last exit waits for `pending`.
 ///
 /// # Errors
-/// [`Status::InvalidParameter`] if the record has no meaning.
+/// [`Status::InvalidParameter`] if the record has no meaning; [`Status::Poisoned`] if the page cannot be read.
 #[inline]
 pub(super) fn read<H: Hardware>(hw: &H, page: Frame, pending: &Pending) -> Result<EntryRecord, Status> {
-    let flags = EntryFlags::from_bits(hw.shared_load(page, ENTRY_FLAGS)).ok_or(Status::InvalidParameter)?;
+    let mut head = [0; ENTRY_LIST];
+    hw.shared_load(page, 0, &mut head).map_err(|_| Status::Poisoned)?;
+    let flags = EntryFlags::from_bits(head[ENTRY_FLAGS]).ok_or(Status::InvalidParameter)?;
     let reply = if flags.contains(EntryFlags::ANSWER) {
-        read_reply(hw, page, pending)?
+        judge_reply(&head, pending)?
     } else {
         Reply::RETRY
     };
     let interrupts = if flags.contains(EntryFlags::INTERRUPTS) {
-        Some(read_interrupts(hw, page)?)
+        Some(read_interrupts(hw, page, &head)?)
     } else {
         None
     };
     Ok(EntryRecord { reply, interrupts })
 }
 
-fn read_reply<H: Hardware>(hw: &H, page: Frame, pending: &Pending) -> Result<Reply, Status> {
-    let answer =
-        Answer::try_from(hw.shared_load(page, ENTRY_ANSWER)).map_err(|_| Status::InvalidParameter)?;
+fn judge_reply(head: &Head, pending: &Pending) -> Result<Reply, Status> {
+    let answer = Answer::try_from(head[ENTRY_ANSWER]).map_err(|_| Status::InvalidParameter)?;
     if !is_an_answer(pending, answer) {
         return Err(Status::InvalidParameter);
     }
     let mut values = [0; 4];
     if answer == Answer::Done {
-        for (number, value) in values.iter_mut().enumerate() {
-            *value = hw.shared_load(page, ENTRY_VALUES + number);
-        }
+        values.copy_from_slice(&head[ENTRY_VALUES..ENTRY_VALUES + 4]);
     }
     Ok(Reply { answer, values })
 }
@@ -121,17 +123,21 @@ const fn is_an_answer(pending: &Pending, answer: Answer) -> bool {
     }
 }
 
-fn read_interrupts<H: Hardware>(hw: &H, page: Frame) -> Result<Interrupts, Status> {
-    let count = hw.shared_load(page, ENTRY_LIST_COUNT);
+fn read_interrupts<H: Hardware>(hw: &H, page: Frame, head: &Head) -> Result<Interrupts, Status> {
+    let count = head[ENTRY_LIST_COUNT];
     if count > u64::from(hw.guest_support().list_registers) {
         return Err(Status::InvalidParameter);
     }
     let mut list = [0; MAX_LIST_REGISTERS];
-    for (number, register) in list.iter_mut().take(count as usize).enumerate() {
-        *register = hw.shared_load(page, ENTRY_LIST + number) & LIST_ALLOWED;
+    if let Some(used @ [_, ..]) = list.get_mut(..count as usize) {
+        hw.shared_load(page, ENTRY_LIST, used)
+            .map_err(|_| Status::Poisoned)?;
+        for register in used {
+            *register &= LIST_ALLOWED;
+        }
     }
     Ok(Interrupts {
-        control: hw.shared_load(page, ENTRY_ICH_HCR) & HCR_HOST | GicInterface::ENABLE,
+        control: head[ENTRY_ICH_HCR] & HCR_HOST | GicInterface::ENABLE,
         count,
         list,
     })

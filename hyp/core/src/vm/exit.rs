@@ -5,7 +5,7 @@
 
 use super::context::{GicInterface, VcpuContext};
 use crate::addr::Frame;
-use crate::hardware::Hardware;
+use crate::hardware::{ExternalAbort, Hardware};
 use hyp_abi::run_page::{
     EXIT_ICH_EISR, EXIT_ICH_HCR, EXIT_ICH_MISR, EXIT_LIST, EXIT_LIST_COUNT, EXIT_REASON, EXIT_TIMER_COMPARE,
     EXIT_TIMER_CONTROL, EXIT_VALUE_COUNT, EXIT_VALUES, ExitReason,
@@ -39,22 +39,36 @@ impl Exit {
     }
 
     /// Writes the exit record of a vCPU that was put.
+    ///
+    /// # Errors
+    /// [`ExternalAbort`] if the page cannot be written; a part may have been.
     #[inline]
-    pub(super) fn write<H: Hardware>(&self, hw: &H, page: Frame, context: &VcpuContext) {
-        let store = |word: usize, value: u64| hw.shared_store(page, word, value);
-        store(EXIT_REASON, self.reason.into());
-        for (number, value) in self.values.iter().enumerate() {
-            store(EXIT_VALUES + number, *value);
-        }
+    pub(super) fn write<H: Hardware>(
+        &self,
+        hw: &H,
+        page: Frame,
+        context: &VcpuContext,
+    ) -> Result<(), ExternalAbort> {
         let gic = &context.gic;
-        store(EXIT_LIST_COUNT, gic.count);
-        store(EXIT_ICH_MISR, gic.maintenance);
-        store(EXIT_ICH_EISR, gic.ended);
-        store(EXIT_ICH_HCR, gic.control & GicInterface::ENDED_ELSEWHERE);
-        store(EXIT_TIMER_CONTROL, context.timer.control);
-        store(EXIT_TIMER_COMPARE, context.timer.compare);
-        for (number, register) in gic.list.iter().take(gic.count as usize).enumerate() {
-            store(EXIT_LIST + number, *register);
+        let mut words = [0; EXIT_WORDS];
+        let mut set = |word: usize, value: u64| words[word - EXIT_REASON] = value;
+        set(EXIT_REASON, self.reason.into());
+        for (number, value) in self.values.iter().enumerate() {
+            set(EXIT_VALUES + number, *value);
+        }
+        set(EXIT_LIST_COUNT, gic.count);
+        set(EXIT_ICH_MISR, gic.maintenance);
+        set(EXIT_ICH_EISR, gic.ended);
+        set(EXIT_TIMER_CONTROL, context.timer.control);
+        set(EXIT_TIMER_COMPARE, context.timer.compare);
+        set(EXIT_ICH_HCR, gic.control & GicInterface::ENDED_ELSEWHERE);
+        hw.shared_store(page, EXIT_REASON, &words)?;
+        match gic.list.get(..gic.count as usize) {
+            Some(used @ [_, ..]) => hw.shared_store(page, EXIT_LIST, used),
+            _ => Ok(()),
         }
     }
 }
+
+/// Words of the exit record in front of the list registers.
+const EXIT_WORDS: usize = EXIT_ICH_HCR + 1 - EXIT_REASON;

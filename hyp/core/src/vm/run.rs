@@ -56,7 +56,7 @@ impl<H: Hardware> Ownership<'_, H> {
     ///
     /// # Errors
     /// [`Status::NoSuchVm`], [`Status::WrongVmState`], [`Status::NoSuchVcpu`], [`Status::VcpuRunning`],
-    /// [`Status::VcpuOff`], [`Status::InvalidParameter`], [`Status::StreamingMode`].
+    /// [`Status::VcpuOff`], [`Status::InvalidParameter`], [`Status::StreamingMode`], [`Status::Poisoned`].
     #[inline(never)]
     pub fn run_vcpu(&self, vm: u64, index: u64) -> Result<Exit, Status> {
         let (mut running, before) = self.take_vcpu(vm, index)?;
@@ -64,7 +64,9 @@ impl<H: Hardware> Ownership<'_, H> {
         let power = match &run {
             Ok(exit) if exit.reason == ExitReason::CpuOff => Power::Off,
             Ok(_) => Power::On,
-            Err(_) => before,
+            Err(_) if running.vcpu.start.is_some() => before,
+            // An exit that could not be told is still to come.
+            Err(_) => Power::On,
         };
         running.rest(power);
         run
@@ -147,6 +149,9 @@ impl<H: Hardware> Running<'_, '_, H> {
     fn run(&mut self) -> Result<Exit, Status> {
         let hw = self.own.hardware();
         let vcpu = &mut *self.vcpu;
+        if let Some(exit) = vcpu.undelivered.take() {
+            return self.tell(exit);
+        }
         let EntryRecord {
             reply,
             mut interrupts,
@@ -172,8 +177,20 @@ impl<H: Hardware> Running<'_, '_, H> {
         let vcpu = &mut *self.vcpu;
         hw.put_guest(&self.regime, &mut vcpu.context);
         hw.count(Counter::GuestExits, 1);
-        exit.write(hw, vcpu.run_page, &vcpu.context);
-        Ok(exit)
+        self.tell(exit)
+    }
+
+    /// Writes the exit record. If the page answers with an abort the exit is kept for the next run.
+    #[inline(always)]
+    fn tell(&mut self, exit: Exit) -> Result<Exit, Status> {
+        let vcpu = &mut *self.vcpu;
+        match exit.write(self.own.hardware(), vcpu.run_page, &vcpu.context) {
+            Ok(()) => Ok(exit),
+            Err(_) => {
+                vcpu.undelivered = Some(exit);
+                Err(Status::Poisoned)
+            }
+        }
     }
 
     /// The guest runs, and EL2 answers what it can, until something is for the host.

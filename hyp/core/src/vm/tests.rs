@@ -153,7 +153,7 @@ impl Bench {
         let answer = self.ask(VmCall::Run { vm, index });
         assert_eq!(answer.status, Status::Success);
         let page = Frame::new(RUN_PAGES + index).unwrap();
-        let word = |word| self.hw().shared_load(page, word);
+        let word = |word| self.hw().word(page, word);
         let mut values = [0; EXIT_VALUE_COUNT];
         for (number, value) in values.iter_mut().enumerate() {
             *value = word(EXIT_VALUES + number);
@@ -173,7 +173,7 @@ impl Bench {
 
     fn write(self, index: u64, word: usize, value: u64) {
         self.hw()
-            .shared_store(Frame::new(RUN_PAGES + index).unwrap(), word, value);
+            .set_word(Frame::new(RUN_PAGES + index).unwrap(), word, value);
     }
 
     /// What the host says to the next entry of vCPU 0.

@@ -1,6 +1,7 @@
 //! A vCPU at rest: its registers in a page of their own, and whether it is powered.
 
 use super::context::VcpuContext;
+use super::exit::Exit;
 use crate::addr::Frame;
 use crate::hardware::Hardware;
 use crate::trap::syndrome::FaultRegisters;
@@ -17,6 +18,8 @@ pub struct Vcpu {
     pub start: Option<Start>,
     /// What its last exit waits for: the answer in the next entry record is judged by it.
     pub pending: Pending,
+    /// The last exit, if its record could not be written: the next run brings it, and enters nothing.
+    pub undelivered: Option<Exit>,
 }
 
 /// Where a vCPU begins that was turned on.

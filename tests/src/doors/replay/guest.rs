@@ -32,7 +32,7 @@ impl Replay {
         let double = self.system.hardware();
         let page = PhysAddr::new(run.page).context("no page of RAM")?.frame();
         for (word, value) in (ENTRY_FLAGS..).zip(run.entry) {
-            double.shared_store(page, word, value);
+            double.set_word(page, word, value);
         }
         let heard = run
             .guest

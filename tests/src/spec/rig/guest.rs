@@ -142,14 +142,14 @@ impl<G: Geometry> Rig<G> {
         let before = self.contents_of(&watched);
         let page = super::frame(vcpu.run_page);
         let hw = self.system.hardware();
-        hw.shared_store(page, ENTRY_FLAGS, entry.flags);
-        hw.shared_store(page, ENTRY_ANSWER, entry.answer);
+        hw.set_word(page, ENTRY_FLAGS, entry.flags);
+        hw.set_word(page, ENTRY_ANSWER, entry.answer);
         for (number, value) in entry.values.iter().enumerate() {
-            hw.shared_store(page, ENTRY_VALUES + number, *value);
+            hw.set_word(page, ENTRY_VALUES + number, *value);
         }
-        hw.shared_store(page, ENTRY_LIST_COUNT, entry.list);
+        hw.set_word(page, ENTRY_LIST_COUNT, entry.list);
         for word in EXIT_REASON..EXIT_VALUES + 7 {
-            hw.shared_store(page, word, UNWRITTEN);
+            hw.set_word(page, word, UNWRITTEN);
         }
         let waits = if vcpu.start.is_some() {
             Waits::Nothing
@@ -165,7 +165,7 @@ impl<G: Geometry> Rig<G> {
         hw.interrupt_after(None);
         hw.play_guest(None);
         let events = std::mem::take(&mut *log.lock().unwrap_or_else(PoisonError::into_inner));
-        let word = |number: usize| hw.shared_load(page, EXIT_REASON + number);
+        let word = |number: usize| hw.word(page, EXIT_REASON + number);
         let exit = (word(0) != UNWRITTEN).then(|| (word(0), std::array::from_fn(|number| word(1 + number))));
         let seen = Seen { events, exit };
         self.meanwhile += seen

@@ -41,7 +41,7 @@ fn keep_secrets(bench: Bench, context: &mut VcpuContext) {
 fn leaks(bench: Bench) -> Vec<(usize, u64)> {
     let page = Frame::new(RUN_PAGES).unwrap();
     (0..512)
-        .map(|word| (word, bench.hw().shared_load(page, word)))
+        .map(|word| (word, bench.hw().word(page, word)))
         .filter(|(_, value)| shows_secret(*value))
         .collect()
 }

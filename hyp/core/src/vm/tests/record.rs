@@ -11,7 +11,7 @@ use hyp_abi::run_page::{
 const LIST: u64 = 0b11 << 62 | 1 << 60 | 0xff << 48 | 1 << 41 | 0xffff_ffff;
 
 fn word(bench: Bench, word: usize) -> u64 {
-    bench.hw().shared_load(Frame::new(RUN_PAGES).unwrap(), word)
+    bench.hw().word(Frame::new(RUN_PAGES).unwrap(), word)
 }
 
 #[test]
@@ -195,4 +195,57 @@ fn no_word_of_the_record_is_read_twice() {
     read.sort_unstable();
     read.dedup();
     assert_eq!(read.len(), words);
+}
+
+#[test]
+fn a_run_page_that_cannot_be_read_is_a_refusal_of_the_run() {
+    let bench = Bench::new();
+    let vm = bench.guest();
+    bench.plays([look(|context| {
+        assert_eq!((context.pc, context.x[0]), (ENTRY, 77))
+    })]);
+    bench.hw().set_poisoned(Frame::new(RUN_PAGES).unwrap(), true);
+    bench.refused(VmCall::Run { vm, index: 0 }, Status::Poisoned);
+    bench.hw().set_poisoned(Frame::new(RUN_PAGES).unwrap(), false);
+    bench.runs_to(vm, ExitReason::Interrupt, []);
+}
+
+#[test]
+fn an_exit_that_cannot_be_written_is_told_by_the_next_run() {
+    let bench = Bench::new();
+    let vm = bench.guest();
+    let page = Frame::new(RUN_PAGES).unwrap();
+    bench.plays([
+        act(move |context| {
+            bench.hw().set_poisoned(page, true);
+            context.x[..4].copy_from_slice(&[0xc600_4680, 5, 6, 7]);
+            context.pc += 4;
+            synchronous(ESR_HVC)
+        }),
+        look(|context| assert_eq!(context.x[..4], [1, 2, 3, 4])),
+    ]);
+    for _ in 0..3 {
+        bench.refused(VmCall::Run { vm, index: 0 }, Status::Poisoned);
+    }
+    bench.hw().set_poisoned(page, false);
+    bench.runs_to(vm, ExitReason::HostService, [0xc600_4680, 5, 6, 7]);
+    bench.answers(Answer::Done, [1, 2, 3, 4]);
+    bench.runs_to(vm, ExitReason::Interrupt, []);
+}
+
+#[test]
+fn a_vcpu_that_turned_itself_off_is_on_until_the_host_was_told() {
+    let bench = Bench::new();
+    let vm = bench.guest();
+    let page = Frame::new(RUN_PAGES).unwrap();
+    bench.plays([act(move |context| {
+        bench.hw().set_poisoned(page, true);
+        context.x[0] = 0x8400_0002;
+        context.pc += 4;
+        synchronous(ESR_HVC)
+    })]);
+    bench.refused(VmCall::Run { vm, index: 0 }, Status::Poisoned);
+    bench.hw().set_poisoned(page, false);
+    bench.runs_to(vm, ExitReason::CpuOff, []);
+    bench.refused(VmCall::Run { vm, index: 0 }, Status::VcpuOff);
 }
