@@ -47,6 +47,16 @@ pub(super) struct Interrupts {
 }
 
 impl Interrupts {
+    /// Room for what a record says.
+    #[inline]
+    pub(super) const fn new() -> Self {
+        Self {
+            control: 0,
+            count: 0,
+            list: [0; MAX_LIST_REGISTERS],
+        }
+    }
+
     /// Trades places with what a vCPU has; done twice, nothing has changed.
     #[inline]
     pub(super) fn swap(&mut self, gic: &mut GicInterface) {
@@ -64,19 +74,25 @@ impl Interrupts {
 pub(super) struct EntryRecord {
     /// What the host answers to the exit before.
     pub(super) reply: Reply,
-    /// The list registers, if they are not to stay as they are.
-    pub(super) interrupts: Option<Interrupts>,
+    /// Whether the list registers are not to stay as they are.
+    pub(super) has_interrupts: bool,
 }
 
 /// The words of the entry record in front of the list registers, as they were read.
 type Head = [u64; ENTRY_LIST];
 
-/// Reads and judges the entry record of a vCPU whose last exit waits for `pending`.
+/// Reads and judges the entry record of a vCPU whose last exit waits for `pending`. The list registers, if it has some, go
+/// to `interrupts`, where they stay: they are too many to be handed on by copying.
 ///
 /// # Errors
 /// [`Status::InvalidParameter`] if the record has no meaning; [`Status::Poisoned`] if the page cannot be read.
 #[inline]
-pub(super) fn read<H: Hardware>(hw: &H, page: Frame, pending: &Pending) -> Result<EntryRecord, Status> {
+pub(super) fn read<H: Hardware>(
+    hw: &H,
+    page: Frame,
+    pending: &Pending,
+    interrupts: &mut Interrupts,
+) -> Result<EntryRecord, Status> {
     let mut head = [0; ENTRY_LIST];
     hw.shared_load(page, 0, &mut head).map_err(|_| Status::Poisoned)?;
     let flags = EntryFlags::from_bits(head[ENTRY_FLAGS]).ok_or(Status::InvalidParameter)?;
@@ -85,12 +101,14 @@ pub(super) fn read<H: Hardware>(hw: &H, page: Frame, pending: &Pending) -> Resul
     } else {
         Reply::RETRY
     };
-    let interrupts = if flags.contains(EntryFlags::INTERRUPTS) {
-        Some(read_interrupts(hw, page, &head)?)
-    } else {
-        None
-    };
-    Ok(EntryRecord { reply, interrupts })
+    let has_interrupts = flags.contains(EntryFlags::INTERRUPTS);
+    if has_interrupts {
+        interrupts.read(hw, page, &head)?;
+    }
+    Ok(EntryRecord {
+        reply,
+        has_interrupts,
+    })
 }
 
 fn judge_reply(head: &Head, pending: &Pending) -> Result<Reply, Status> {
@@ -123,22 +141,21 @@ const fn is_an_answer(pending: &Pending, answer: Answer) -> bool {
     }
 }
 
-fn read_interrupts<H: Hardware>(hw: &H, page: Frame, head: &Head) -> Result<Interrupts, Status> {
-    let count = head[ENTRY_LIST_COUNT];
-    if count > u64::from(hw.guest_support().list_registers) {
-        return Err(Status::InvalidParameter);
-    }
-    let mut list = [0; MAX_LIST_REGISTERS];
-    if let Some(used @ [_, ..]) = list.get_mut(..count as usize) {
-        hw.shared_load(page, ENTRY_LIST, used)
-            .map_err(|_| Status::Poisoned)?;
-        for register in used {
-            *register &= LIST_ALLOWED;
+impl Interrupts {
+    #[inline]
+    fn read<H: Hardware>(&mut self, hw: &H, page: Frame, head: &Head) -> Result<(), Status> {
+        self.count = head[ENTRY_LIST_COUNT];
+        self.control = head[ENTRY_ICH_HCR] & HCR_HOST | GicInterface::ENABLE;
+        if self.count > u64::from(hw.guest_support().list_registers) {
+            return Err(Status::InvalidParameter);
         }
+        if let Some(used @ [_, ..]) = self.list.get_mut(..self.count as usize) {
+            hw.shared_load(page, ENTRY_LIST, used)
+                .map_err(|_| Status::Poisoned)?;
+            for register in used {
+                *register &= LIST_ALLOWED;
+            }
+        }
+        Ok(())
     }
-    Ok(Interrupts {
-        control: head[ENTRY_ICH_HCR] & HCR_HOST | GicInterface::ENABLE,
-        count,
-        list,
-    })
 }

@@ -4,7 +4,7 @@
 //! VM from the lock at the beginning stays true until the end.
 
 use super::context::{GuestRegime, TrapKind, VcpuContext};
-use super::entry::{self, EntryRecord, Reply};
+use super::entry::{self, EntryRecord, Interrupts, Reply};
 use super::exit::Exit;
 use super::state::{Life, Vm};
 use super::table::LockedVm;
@@ -152,18 +152,19 @@ impl<H: Hardware> Running<'_, '_, H> {
         if let Some(exit) = vcpu.undelivered.take() {
             return self.tell(exit);
         }
+        let mut interrupts = Interrupts::new();
         let EntryRecord {
             reply,
-            mut interrupts,
-        } = entry::read(hw, vcpu.run_page, &vcpu.pending)?;
+            has_interrupts,
+        } = entry::read(hw, vcpu.run_page, &vcpu.pending, &mut interrupts)?;
         if let Some(start) = vcpu.start {
             vcpu.begin(self.regime.vcpu, start);
         }
-        if let Some(interrupts) = &mut interrupts {
+        if has_interrupts {
             interrupts.swap(&mut vcpu.context.gic);
         }
         if hw.load_guest(&self.regime, &mut vcpu.context).is_err() {
-            if let Some(interrupts) = &mut interrupts {
+            if has_interrupts {
                 interrupts.swap(&mut vcpu.context.gic);
             }
             return Err(Status::StreamingMode);

@@ -5,7 +5,6 @@ use crate::doors::acts::{GuestDeed, Run};
 use anyhow::{Context as _, Result, ensure};
 use hyp_abi::VmCall;
 use hyp_abi::run_page::{AccessFlags, ENTRY_FLAGS};
-use hyp_core::Hardware as _;
 use hyp_core::addr::{FRAME_SHIFT, PhysAddr};
 use hyp_core::trap::syndrome::FaultRegisters;
 use hyp_core::vm::{Trap, TrapKind, VcpuContext};
