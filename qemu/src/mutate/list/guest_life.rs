@@ -159,12 +159,9 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         name: "run-page-read-twice",
         like: None,
         file: ENTRY,
-        find: "count,
-            list,
-            })",
-        replace: "count: hw.shared_load(page, ENTRY_LIST_COUNT),
-            list,
-            })",
+        find: "self.count = head[ENTRY_LIST_COUNT];",
+        replace: "hw.shared_load(page, ENTRY_LIST_COUNT, core::slice::from_mut(&mut self.count))
+            .map_err(|_| Status::Poisoned)?;",
         caught_by: Layer::Unit,
     },
     // More list registers are filled than the CPU has.
@@ -172,8 +169,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         name: "too-many-list-registers",
         like: None,
         file: ENTRY,
-        find: "if count > u64::from(hw.guest_support().list_registers) {",
-        replace: "if count > MAX_LIST_REGISTERS as u64 {",
+        find: "if self.count > u64::from(hw.guest_support().list_registers) {",
+        replace: "if self.count > MAX_LIST_REGISTERS as u64 {",
         caught_by: Layer::Unit,
     },
     // A vCPU is turned on where no address of the VM is.
