@@ -171,19 +171,22 @@ pub(super) fn load_translation(registers: &SystemRegisters, stopped: bool) {
     write_register!("tcr_el1", registers.tcr_el1);
 }
 
-/// Lets the guest's virtual timer run.
+/// Lets the guest's virtual timer run, with its counter behind the physical one.
 #[inline]
 pub(super) fn load_timer(timer: &mut Timer) {
     write_register!("cntv_cval_el0", timer.compare);
-    let now = read_register!("cntvct_el0");
+    // Read before the offset is written, which would take an ISB to show in it.
+    let now = read_register!("cntvct_el0").wrapping_sub(timer.offset);
+    write_register!("cntvoff_el2", timer.offset);
     write_register!("cntv_ctl_el0", timer.load(now));
 }
 
-/// Stops the guest's virtual timer and saves it. `gic` is saved already.
+/// Stops the guest's virtual timer and saves it; virtual time is physical time again. `gic` is saved already.
 #[inline]
 pub(super) fn put_timer(timer: &mut Timer, gic: &GicInterface) {
     let control = read_register!("cntv_ctl_el0");
     let compare = read_register!("cntv_cval_el0");
     write_register!("cntv_ctl_el0", 0);
+    write_register!("cntvoff_el2", 0);
     timer.put(control, compare, gic.is_active(INTERRUPT));
 }

@@ -1,11 +1,11 @@
 //! What EL2's control registers hold while a guest runs: what a guest is not shown traps, what it is shown does not.
 //!
 //! [`GuestTraps::new`] computes every register that differs from what it holds while the host runs
-//! ([`super::host_traps`]); the others stay as they are: CNTVOFF_EL2 and HSTR_EL2 (zero), HACR_EL2, ACTLR_EL2, VPIDR_EL2
-//! (a guest works around the errata of the CPU that it runs on), ZCR_EL2 and SMCR_EL2 (SVE and SME trap). VMPIDR_EL2 is
-//! the vCPU's ([`super::guest_id::mpidr`]), VTCR_EL2 and VTTBR_EL2 are the VM's ([`super::stage2`]). Each bit that is set
-//! has a name and a reason here; every other bit is zero on purpose, and where that is not plain the functions below say
-//! why. Layouts are those of `HCR_EL2.E2H` = 0. A register of a feature that the CPU lacks is `None` and must not be
+//! ([`super::host_traps`]); the others stay as they are: HSTR_EL2 (zero), HACR_EL2, ACTLR_EL2, VPIDR_EL2 (a guest works
+//! around the errata of the CPU that it runs on), ZCR_EL2 and SMCR_EL2 (SVE and SME trap). VMPIDR_EL2 is the vCPU's
+//! ([`super::guest_id::mpidr`]), VTCR_EL2 and VTTBR_EL2 are the VM's ([`super::stage2`]), and CNTVOFF_EL2 is the vCPU's. Each bit
+//! that is set has a name and a reason here; every other bit is zero on purpose, and where that is not plain the functions
+//! below say why. Layouts are those of `HCR_EL2.E2H` = 0. A register of a feature that the CPU lacks is `None` and must not be
 //! touched, and no bit is set of a feature that it lacks.
 //!
 //! Traps are not all. What the host has set up to watch EL1 and EL0 would watch the guest: [`Watchers`] names what the

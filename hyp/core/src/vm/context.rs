@@ -73,6 +73,9 @@ pub struct Timer {
     pub compare: u64,
     /// Whether EL2 masks it in the CPU, because its interrupt is the guest's already.
     pub held: bool,
+    /// CNTVOFF_EL2 while the guest runs: how much less than the physical counter its virtual one is. The same for all
+    /// vCPUs of a VM, and zero unless the VM is not protected and its host has set it.
+    pub offset: u64,
 }
 
 /// The virtual CPU interface of the GIC.

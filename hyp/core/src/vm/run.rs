@@ -300,8 +300,11 @@ impl Vcpu {
     /// The state in which a vCPU begins that was turned on.
     #[cold]
     #[inline(never)]
-    fn begin(&mut self, index: u8, start: super::Start) {
+    pub(super) fn begin(&mut self, index: u8, start: super::Start) {
+        let offset = self.context.timer.offset;
         self.context = VcpuContext::reset(index, start);
+        // The VM's time goes on.
+        self.context.timer.offset = offset;
         self.pending = Pending::Nothing;
     }
 }

@@ -28,6 +28,19 @@ const LIST_INTID: u64 = 0xffff_ffff;
 const LIST_ACTIVE: u64 = 1 << 63;
 
 impl Timer {
+    /// CNTV_CTL_EL0 as the guest has set it, without ISTATUS: what EL2 alone masks is not masked.
+    #[must_use]
+    pub const fn own_control(&self) -> u64 {
+        let own = if self.held { ENABLE } else { ENABLE | IMASK };
+        self.control & own
+    }
+
+    /// Forgets that EL2 holds it, because it is about to be set anew. A timer that is due still is held by the next load.
+    pub const fn release(&mut self) {
+        self.control = self.own_control();
+        self.held = false;
+    }
+
     /// What CNTV_CTL_EL0 gets when the vCPU is loaded at the time `now` (CNTVCT_EL0).
     pub const fn load(&mut self, now: u64) -> u64 {
         let signals = self.control & (ENABLE | IMASK) == ENABLE && self.compare <= now;
@@ -77,7 +90,7 @@ mod tests {
         Timer {
             control: ENABLE,
             compare: 100,
-            held: false,
+            ..Timer::default()
         }
     }
 
@@ -141,6 +154,24 @@ mod tests {
             timer.put(control, 100, false);
             assert_eq!((timer.control, timer.held), (control, false));
         }
+    }
+
+    #[test]
+    fn what_el2_alone_masks_is_not_masked_to_the_host_that_reads_or_sets_it() {
+        let mut timer = due();
+        timer.load(100);
+        timer.put(ENABLE | IMASK | ISTATUS, 100, true);
+        assert_eq!(
+            (timer.control, timer.own_control()),
+            (ENABLE | IMASK | ISTATUS, ENABLE)
+        );
+        timer.release();
+        assert_eq!(timer, due());
+        let masked = Timer {
+            control: ENABLE | IMASK | ISTATUS,
+            ..due()
+        };
+        assert_eq!(masked.own_control(), ENABLE | IMASK);
     }
 
     #[test]
