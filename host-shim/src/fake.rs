@@ -20,7 +20,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use hyp_abi::vm::{Permissions, VmFlags};
-use hyp_abi::{CallId, HostCall, Status, Version, VmHandle};
+use hyp_abi::{CallId, HostCall, Status, VcpuRegister, Version, VmHandle};
 use std::sync::{Mutex, MutexGuard};
 
 /// The first frame of the machine.
@@ -57,6 +57,7 @@ enum Life {
 struct FakeVcpu {
     run_page: u64,
     program: VecDeque<Act>,
+    registers: BTreeMap<VcpuRegister, u64>,
     running: bool,
     /// The exit that the guest's call waits for was answered with a retry already.
     retried: bool,

@@ -9,6 +9,7 @@ pub use exit::Exit;
 use crate::vm::Identity;
 use crate::{Error, Kernel, Pfn};
 use alloc::sync::Arc;
+use hyp_abi::VcpuRegister;
 use hyp_abi::run_page::{EXIT_VALUE_COUNT, EXIT_VALUES, ExitReason};
 use thiserror::Error as ThisError;
 
@@ -136,6 +137,34 @@ impl<K: Kernel> Vcpu<K> {
     /// [`Error::Call`] if the run page says what cannot be.
     pub fn interrupts(&self) -> Result<Interrupts, Error> {
         Interrupts::read(self.core.host().kernel(), self.run_page)
+    }
+
+    /// Reads a register of it, once its VM is launched, if that is not protected.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] if the VM is to end, or has; [`Error::WrongState`] before its launch, or once it has turned itself
+    /// off; EL2's refusal: `WrongVmKind`, `InvalidParameter` for a register that the machine does not have.
+    pub fn read_register(&self, register: VcpuRegister) -> Result<u64, Error> {
+        if self.core.is_doomed() {
+            return Err(Error::Gone);
+        }
+        let hypervisor = self.core.host().hypervisor();
+        self.core
+            .call(|vm| hypervisor.read_register(vm, self.index, register))
+    }
+
+    /// Sets a register of it, once its VM is launched, if that is not protected. The guest finds it when it runs next.
+    ///
+    /// # Errors
+    /// As [`Vcpu::read_register`]; `InvalidParameter` also for a value that the register does not take;
+    /// [`Error::Running`] for a register of the VM's while another of its vCPUs runs.
+    pub fn write_register(&mut self, register: VcpuRegister, value: u64) -> Result<(), Error> {
+        if self.core.is_doomed() {
+            return Err(Error::Gone);
+        }
+        let hypervisor = self.core.host().hypervisor();
+        self.core
+            .call(|vm| hypervisor.write_register(vm, self.index, register, value))
     }
 
     /// The reason and the first two values come in registers; the page is only read for the others, and only where an

@@ -239,6 +239,7 @@ impl Hardware for Machine {
             min_ipa_bits: *IPA_BITS.start() as u32,
             max_ipa_bits: cpu::features().pa_bits,
             list_registers: world::list_registers(),
+            active_priorities: world::active_priorities(),
         }
     }
 

@@ -140,6 +140,11 @@ pub(crate) fn list_registers() -> u8 {
     World::with(|world| world.gic.list_registers())
 }
 
+/// How many registers of active priorities this CPU has for each group.
+pub(crate) fn active_priorities() -> u8 {
+    World::with(|world| world.gic.active_priorities())
+}
+
 /// Takes the host off this CPU and loads a vCPU. See [`hyp_core::Hardware::load_guest`].
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use hyp_abi::guest_call::GuestCallId;
 use hyp_abi::run_page::ExitReason;
 use hyp_abi::vm::{Permissions, VmFlags};
 use hyp_abi::vm_call::GuestRange;
-use hyp_abi::{FRAME_SIZE, HostCall, Status, VmCall};
+use hyp_abi::{FRAME_SIZE, HostCall, Status, VcpuRegister, VmCall};
 use machine::{
     GFN, IPA_BITS, PROTECTED, access, all_were_accepted, create, donate, force, guest_call, hosts_part,
     in_worlds, interrupted, launched, limited, machine, make, must_have_seen, own_memory, range, reclaim,
@@ -164,6 +164,16 @@ fn lives() {
             VmCall::Destroy { vm },
             VmCall::Run { vm, index: 1 },
         ]);
+        let (register, index) = (VcpuRegister::Power.to_register(), 0);
+        calls.push(VmCall::ReadRegister { vm, index, register });
+        calls.extend(
+            [(0, 0), (0, 1), (0, 2), (1, 1)].map(|(index, value)| VmCall::WriteRegister {
+                vm,
+                index,
+                register,
+                value,
+            }),
+        );
         calls.push(donate(vm, first + 3, 1, GFN));
         calls.push(reclaim(vm, GFN, 1));
     }

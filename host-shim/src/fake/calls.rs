@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use hyp_abi::host_call::{Features, Statistic};
 use hyp_abi::vm::{Permissions, VmFlags, VmStatistic};
 use hyp_abi::{
-    FRAME_SIZE, FrameRange, FrameState, GuestRange, HostCall, REGION_SIZE, Status, VmCall, VmHandle,
+    FRAME_SIZE, FrameRange, FrameState, GuestRange, HostCall, REGION_SIZE, Status, VcpuRegister, VmCall,
+    VmHandle,
 };
 
 pub(super) type Answer = Result<[u64; 3], (Status, u64)>;
@@ -314,10 +315,44 @@ impl State {
                     0,
                 ])
             }
+            VmCall::ReadRegister { vm, index, register } => {
+                let (vcpu, register) = self.register(vm, index, register)?;
+                Ok([vcpu.registers.get(&register).copied().unwrap_or(0), 0, 0])
+            }
+            VmCall::WriteRegister {
+                vm,
+                index,
+                register,
+                value,
+            } => {
+                let (vcpu, register) = self.register(vm, index, register)?;
+                vcpu.registers.insert(register, value);
+                Ok([0; 3])
+            }
             VmCall::Run { .. } | VmCall::TestAge { .. } | VmCall::Audit { .. } => {
                 panic!("the tests do not make {call:?}")
             }
         }
+    }
+
+    /// A vCPU whose registers can be seen, and the register of this name.
+    fn register(
+        &mut self,
+        vm: u64,
+        index: u64,
+        name: u64,
+    ) -> Result<(&mut FakeVcpu, VcpuRegister), (Status, u64)> {
+        let slot = self.kind(vm, false)?;
+        let vm = self.vms.get_mut(&slot).unwrap();
+        if vm.life != Life::Launched {
+            return refuse(Status::WrongVmState);
+        }
+        let vcpu = vm.vcpus.get_mut(&index).ok_or((Status::NoSuchVcpu, 0))?;
+        if vcpu.running {
+            return refuse(Status::VcpuRunning);
+        }
+        let register = VcpuRegister::from_register(name).ok_or((Status::InvalidParameter, 0))?;
+        Ok((vcpu, register))
     }
 
     /// Donates frames, or shares them with permissions.

@@ -228,3 +228,39 @@ fn answers_about_vms_have_types() {
         (Some(4), None)
     );
 }
+
+#[test]
+fn a_register_goes_by_its_name_and_its_value_comes_back() {
+    use hyp_abi::{VcpuRegister, VmCall, VmHandle};
+    let handle = VmHandle {
+        slot: 3,
+        generation: 9,
+    };
+    let vm = handle.to_register();
+    let script = Script::new([[0, 0x1234, 0, 0], [0; 4], refusal(Status::VcpuRunning, 0)]);
+    let client = Hypervisor::new(&script);
+    assert_eq!(client.read_register(handle, 2, VcpuRegister::Pc), Ok(0x1234));
+    assert_eq!(
+        client.write_register(handle, 2, VcpuRegister::VectorHigh(7), 9),
+        Ok(())
+    );
+    let refused = client.read_register(handle, 2, VcpuRegister::Power).unwrap_err();
+    assert_eq!(refused.status(), Some(Status::VcpuRunning));
+    let (index, name) = (2, 0x100);
+    assert_eq!(
+        script.asked()[..2],
+        [
+            HostCall::Vm(VmCall::ReadRegister {
+                vm,
+                index,
+                register: name
+            }),
+            HostCall::Vm(VmCall::WriteRegister {
+                vm,
+                index,
+                register: 0x307,
+                value: 9
+            }),
+        ]
+    );
+}

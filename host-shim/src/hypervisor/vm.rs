@@ -4,7 +4,7 @@ use super::Hypervisor;
 use crate::{Audit, CallError, Hypercall, RangeError};
 use hyp_abi::run_page::ExitReason;
 use hyp_abi::vm::{Permissions, TOP_UP_STEP, VmFlags, VmStatistic};
-use hyp_abi::{FrameRange, GuestRange, HostCall, Status, VmCall, VmHandle};
+use hyp_abi::{FrameRange, GuestRange, HostCall, Status, VcpuRegister, VmCall, VmHandle};
 
 impl<H: Hypercall> Hypervisor<H> {
     /// Creates a VM with at most `vcpus` vCPUs and IPAs of `ipa_bits` bits.
@@ -283,6 +283,37 @@ impl<H: Hypercall> Hypervisor<H> {
             },
         )?;
         Ok(audit)
+    }
+
+    /// Asks for a register of a vCPU of a VM that is not protected.
+    ///
+    /// # Errors
+    /// Those of [`VmCall::ReadRegister`].
+    pub fn read_register(&self, vm: VmHandle, index: u64, register: VcpuRegister) -> Result<u64, CallError> {
+        let (vm, register) = (vm.to_register(), register.to_register());
+        self.vm_call(VmCall::ReadRegister { vm, index, register })
+            .map(|[value, ..]| value)
+    }
+
+    /// Sets a register of a vCPU of a VM that is not protected.
+    ///
+    /// # Errors
+    /// Those of [`VmCall::WriteRegister`].
+    pub fn write_register(
+        &self,
+        vm: VmHandle,
+        index: u64,
+        register: VcpuRegister,
+        value: u64,
+    ) -> Result<(), CallError> {
+        let (vm, register) = (vm.to_register(), register.to_register());
+        self.vm_call(VmCall::WriteRegister {
+            vm,
+            index,
+            register,
+            value,
+        })
+        .map(drop)
     }
 
     fn vm_call(&self, call: VmCall) -> Result<[u64; 3], CallError> {

@@ -4,11 +4,11 @@ use super::support::*;
 use crate::fake::{Act, Owner};
 use crate::memfd::{Attribute, PartialPunch};
 use crate::vcpu::{Entry, ListRegisters, PinnedPolicy, RunError};
-use crate::{Error, Exit, MemfdConfig};
+use crate::{CallError, Error, Exit, MemfdConfig};
 use alloc::vec::Vec;
 use hyp_abi::run_page::ExitReason;
 use hyp_abi::vm::{Permissions, VmFlags, VmStatistic};
-use hyp_abi::{CallId, GuestRange, HostCall, Status, VmCall, VmCallId};
+use hyp_abi::{CallId, GuestRange, HostCall, Status, VcpuRegister, VmCall, VmCallId};
 
 #[test]
 fn pc01_pc02_memory_of_a_protected_guest_is_out_of_the_hosts_reach_until_it_is_shared() {
@@ -504,4 +504,33 @@ fn memory_is_declared_until_the_launch() {
     let _vcpu = vm.create_vcpu(0).unwrap();
     vm.launch(IPA, 0).unwrap();
     assert_eq!(vm.add_memory(GuestRange::new(0x200, 1)), Err(Error::WrongState));
+}
+
+/// What a call answers that EL2 refuses for a reason that has no name of its own.
+fn refusal(status: Status) -> Result<(), Error> {
+    Err(Error::Call(CallError::Refused { status, detail: 0 }))
+}
+
+#[test]
+fn registers_of_a_plain_guest_are_read_and_written_and_those_of_a_protected_one_are_not() {
+    let machine = Machine::new();
+    let mut guest = machine.guest(VmFlags::empty(), MemfdConfig::new(P));
+    let register = VcpuRegister::General(5);
+    assert_eq!(guest.vcpu.read_register(register), Ok(0));
+    guest.vcpu.write_register(register, 17).unwrap();
+    assert_eq!(guest.vcpu.read_register(register), Ok(17));
+    let refused = guest.vcpu.write_register(VcpuRegister::General(31), 1);
+    assert_eq!(refused, refusal(Status::InvalidParameter));
+    // Somebody gives the VM a new name meanwhile.
+    guest.vm.rename().unwrap();
+    assert_eq!(guest.vcpu.read_register(register), Ok(17));
+    guest.vm.destroy().unwrap();
+    assert_eq!(guest.vcpu.read_register(register), Err(Error::Gone));
+    assert_eq!(guest.vcpu.write_register(register, 1), Err(Error::Gone));
+
+    let mut guest = machine.guest(VmFlags::PROTECTED, MemfdConfig::new(P));
+    let refused = guest.vcpu.read_register(register).map(drop);
+    assert_eq!(refused, refusal(Status::WrongVmKind));
+    let refused = guest.vcpu.write_register(register, 1);
+    assert_eq!(refused, refusal(Status::WrongVmKind));
 }

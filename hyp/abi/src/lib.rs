@@ -5,7 +5,8 @@
 //! out. A value that arrives in a register is an allegation; decoding gives it a type, never a meaning.
 //!
 //! - [`host_call`]: what the host kernel may ask, and how it sits in registers.
-//! - [`vm_call`], [`vm`]: what it may ask about VMs, and how they are named.
+//! - [`vm_call`], [`vm`]: what it may ask about VMs, and how they are named; [`vcpu_register`]: the registers of a
+//!   vCPU.
 //! - [`run_page`]: what host and EL2 pass with a run of a vCPU.
 //! - [`guest_call`]: what a guest may ask.
 //! - [`status`]: what a call answers when it is refused, one value a reason.
@@ -24,6 +25,7 @@ pub mod range;
 pub mod run_page;
 pub mod status;
 pub mod trace;
+pub mod vcpu_register;
 pub mod vm;
 pub mod vm_call;
 
@@ -33,6 +35,7 @@ pub use guest_call::GuestCallId;
 pub use host_call::{CallId, Features, HostCall, HostCallId, HostReturn};
 pub use range::FrameRange;
 pub use status::Status;
+pub use vcpu_register::VcpuRegister;
 pub use vm::VmHandle;
 pub use vm_call::{GuestRange, VmCall, VmCallId};
 
@@ -44,7 +47,7 @@ pub const REGION_SIZE: u64 = 2 * 1024 * 1024;
 
 /// The version of the host's calls. The major number changes when a call changes its meaning, the minor
 /// number when calls are added.
-pub const VERSION: Version = Version { major: 0, minor: 2 };
+pub const VERSION: Version = Version { major: 0, minor: 3 };
 
 /// A version of the host's calls, as [`HostCall::Version`] answers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

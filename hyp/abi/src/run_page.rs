@@ -24,7 +24,9 @@
 //! | 80 to 95 | list registers |
 //!
 //! The virtual timer is the guest's. EL2 stops it while the host runs: if word 75 says that it is enabled, not masked
-//! and due, the host injects its interrupt (INTID 27); if it is not yet due, the host sets an alarm for word 76.
+//! and due, the host injects its interrupt (INTID 27); if it is not yet due, the host sets an alarm for word 76. That is
+//! in the guest's time, which is the host's less the offset that the host has given the VM
+//! ([`crate::VcpuRegister::CounterOffset`]), if it has.
 
 use num_enum::{IntoPrimitive, TryFromPrimitive};
 

@@ -40,11 +40,13 @@ pub enum VmCallId {
     TakeBack = 18,
     Statistics = 19,
     Audit = 20,
+    ReadRegister = 21,
+    WriteRegister = 22,
 }
 
 impl VmCallId {
     /// How many calls there are.
-    pub const COUNT: usize = 21;
+    pub const COUNT: usize = 23;
 
     /// All calls, in the order of their numbers.
     pub fn all() -> impl Iterator<Item = Self> {
@@ -326,6 +328,37 @@ pub enum VmCall {
         /// The guest frame numbers.
         range: GuestRange,
     },
+    /// Asks for a register of a vCPU of a VM that is not protected, which is launched and has not turned itself off. A
+    /// vCPU that was turned on and has not run since reads as it will begin, and so does one that never was on. Argument:
+    /// the [`crate::VcpuRegister`]. Result: its value.
+    ///
+    /// Errors: `WrongVmKind`; `WrongVmState`; `NoSuchVcpu`; `VcpuRunning` if a CPU has the vCPU; `InvalidParameter` for a
+    /// register that there is not.
+    ReadRegister {
+        /// The VM.
+        vm: u64,
+        /// The index of the vCPU.
+        index: u64,
+        /// Which register.
+        register: u64,
+    },
+    /// Sets a register of a vCPU of a VM that is not protected, which is launched and has not turned itself off. The guest
+    /// finds it as it was written. A vCPU that was turned on and has not run since has begun by that: what is written
+    /// comes over what it begins with. What the vCPU's last exit waits for is still answered by the next entry; an answer
+    /// that moves the vCPU on does so from what was written.
+    ///
+    /// Errors: those of `ReadRegister`; `VcpuRunning` also if the register is the VM's and any of its vCPUs runs;
+    /// `InvalidParameter` also for a value that the register does not take ([`crate::vcpu_register`]).
+    WriteRegister {
+        /// The VM.
+        vm: u64,
+        /// The index of the vCPU.
+        index: u64,
+        /// Which register.
+        register: u64,
+        /// What it is to be.
+        value: u64,
+    },
 }
 
 impl VmCall {
@@ -384,6 +417,17 @@ impl VmCall {
             VmCallId::TakeBack => Self::TakeBack(range),
             VmCallId::Statistics => Self::Statistics { vm, statistic: a2 },
             VmCallId::Audit => Self::Audit { vm, range: guest },
+            VmCallId::ReadRegister => Self::ReadRegister {
+                vm,
+                index: a2,
+                register: a3,
+            },
+            VmCallId::WriteRegister => Self::WriteRegister {
+                vm,
+                index: a2,
+                register: a3,
+                value: a4,
+            },
         }
     }
 
@@ -424,6 +468,13 @@ impl VmCall {
                 [range.base, range.frames, 0, 0, 0]
             }
             Self::Statistics { vm, statistic } => [vm, statistic, 0, 0, 0],
+            Self::ReadRegister { vm, index, register } => [vm, index, register, 0, 0],
+            Self::WriteRegister {
+                vm,
+                index,
+                register,
+                value,
+            } => [vm, index, register, value, 0],
         };
         [u64::from(self.id().function_id()), a1, a2, a3, a4, a5, 0]
     }
@@ -453,6 +504,8 @@ impl VmCall {
             Self::TakeBack(_) => VmCallId::TakeBack,
             Self::Statistics { .. } => VmCallId::Statistics,
             Self::Audit { .. } => VmCallId::Audit,
+            Self::ReadRegister { .. } => VmCallId::ReadRegister,
+            Self::WriteRegister { .. } => VmCallId::WriteRegister,
         }
     }
 }

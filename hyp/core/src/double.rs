@@ -453,6 +453,7 @@ impl<G: Geometry> Hardware for Machine<G> {
             min_ipa_bits: most.min(32),
             max_ipa_bits: most.min(48),
             list_registers: 4,
+            active_priorities: 2,
         }
     }
 

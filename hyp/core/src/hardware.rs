@@ -132,6 +132,8 @@ pub struct GuestSupport {
     pub max_ipa_bits: u32,
     /// How many list registers the GIC's virtual CPU interfaces have: 1 to 16.
     pub list_registers: u8,
+    /// How many registers of active priorities they have for each group: 1, 2 or 4.
+    pub active_priorities: u8,
 }
 
 /// The machine, as the core sees it.

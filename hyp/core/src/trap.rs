@@ -14,6 +14,7 @@
 //! - [`guest_traps`], [`stage2`]: what EL2's control registers hold while a guest runs.
 //! - [`guest_id`]: the feature ID registers that a guest sees.
 //! - [`guest_sysreg`]: the answers to a guest's trapped system register accesses.
+//! - [`pstate`]: what PSTATE the host may give a guest.
 
 pub mod abort;
 pub mod access;
@@ -24,6 +25,7 @@ pub mod guest_traps;
 pub mod host_traps;
 pub mod id;
 pub mod inject;
+pub mod pstate;
 pub mod redistributor;
 pub mod smc;
 pub mod stage2;

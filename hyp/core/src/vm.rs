@@ -11,6 +11,7 @@
 //! - [`timer`]: what of a guest's virtual timer the CPU gets.
 //! - [`annotation`]: what the invalid descriptors of a guest's table say.
 //! - `create`, [`launch`], `keep`, [`destroy`]: the life of a VM, call by call; [`mod@reset`]: how a vCPU begins.
+//! - `register`: the registers of a vCPU, for the host of a VM that is not protected.
 //! - `run`: a run of a vCPU, from the `entry` record to the [`exit`] record.
 //! - `trap`: what brought EL2 back from a guest: an `abort`, a `guest_call` (of which `psci` and `trng` are kinds), a
 //!   `sysreg`.
@@ -26,6 +27,7 @@ mod guest_call;
 mod keep;
 pub mod launch;
 mod psci;
+mod register;
 pub mod reset;
 mod run;
 pub mod state;

@@ -80,6 +80,12 @@ impl Gic {
         self.lists as u8
     }
 
+    /// How many registers of active priorities there are for each group.
+    #[inline]
+    pub(super) const fn active_priorities(self) -> u8 {
+        self.priorities as u8
+    }
+
     /// Empties the interface, and sees to it that EL1 uses system registers at all: ICC_SRE_EL1 is host's and guests'
     /// alike, a guest cannot set it, and a host with a GICv3 sets it as here (SRE, DFB, DIB).
     pub(super) fn clear(self) {

@@ -192,7 +192,9 @@ fn instruction(reader: &mut Reader<'_>) -> Instruction {
             return Instruction::Meanwhile(match more {
                 0..=4 => Meanwhile::Destroy,
                 5..=9 => Meanwhile::Rename,
-                _ => Meanwhile::Run,
+                10..=13 => Meanwhile::Run,
+                14 => Meanwhile::ReadRegister,
+                _ => Meanwhile::WriteRegister,
             });
         }
         9 => {

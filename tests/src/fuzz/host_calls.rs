@@ -7,7 +7,7 @@ use super::reader::{FIRST_FRAME, Reader};
 use crate::spec::World;
 use crate::spec::rig::{Rig, Saved, span};
 use hyp_abi::host_call::HOST_CALL_BASE;
-use hyp_abi::{FRAME_SIZE, HostCall};
+use hyp_abi::{FRAME_SIZE, HostCall, VmCall};
 use hyp_core::geometry::Tiny;
 use std::cell::RefCell;
 
@@ -64,7 +64,7 @@ pub(super) fn world(byte: u8) -> World {
     }
 }
 
-/// x0 is a call of ours, by its number, or for ff eight bytes.
+/// x0 is a call of ours, by its number, or for ff eight bytes. The name of a vCPU's register is two bytes behind the others.
 fn registers(reader: &mut Reader<'_>) -> [u64; 7] {
     let function = match reader.byte() {
         0xff => reader.word(),
@@ -78,6 +78,11 @@ fn registers(reader: &mut Reader<'_>) -> [u64; 7] {
     };
     for register in registers.iter_mut().skip(1).take(looked_at) {
         *register = reader.register();
+    }
+    if let Ok(HostCall::Vm(VmCall::ReadRegister { .. } | VmCall::WriteRegister { .. })) =
+        HostCall::decode(registers)
+    {
+        registers[3] = u64::from(reader.byte()) | u64::from(reader.byte()) << 8;
     }
     registers
 }

@@ -6,7 +6,8 @@
 //!
 //! - [`answer`]: which answers of a ranged call are admitted.
 //! - [`life`]: creation, launch, end; [`memory`]: frames that come and go; [`frames`]: frames by their addresses.
-//! - [`guest`]: what a guest does, and what comes of it; [`run`]: one run of a vCPU.
+//! - [`guest`]: what a guest does, and what comes of it; [`run`]: one run of a vCPU; [`registers`]: the
+//!   registers that its host may see.
 
 pub mod answer;
 pub(in crate::spec) mod call;
@@ -14,6 +15,7 @@ mod frames;
 pub mod guest;
 mod life;
 mod memory;
+pub mod registers;
 pub mod run;
 
 pub use call::Effect;
@@ -89,6 +91,8 @@ pub struct Vcpu {
     pub start: Option<(u64, u64)>,
     /// What its last exit waits for.
     pub waits: guest::Waits,
+    /// What is known of its registers.
+    pub registers: registers::Registers,
 }
 
 /// A VM.
@@ -110,6 +114,8 @@ pub struct Vm {
     pub life: Life,
     /// The memory that it declared: first guest frame number, and how many.
     pub ranges: Vec<(u64, u64)>,
+    /// How much less than the physical counter its virtual counter is.
+    pub counter_offset: u64,
     /// Its vCPUs.
     pub vcpus: BTreeMap<u64, Vcpu>,
     /// What its guest frame numbers stand for.

@@ -51,6 +51,15 @@ pub(super) fn dispatch<H: Hardware>(ownership: &Ownership<'_, H>, call: VmCall) 
         VmCall::TopUp { vm, pages } => value(ownership.top_up_vm(vm, pages)),
         VmCall::Rename { vm } => value(ownership.rename_vm(vm).map(VmHandle::to_register)),
         VmCall::Statistics { vm, statistic } => value(ownership.vm_statistic(vm, statistic)),
+        VmCall::ReadRegister { vm, index, register } => {
+            value(ownership.read_vcpu_register(vm, index, register))
+        }
+        VmCall::WriteRegister {
+            vm,
+            index,
+            register,
+            value,
+        } => done(ownership.write_vcpu_register(vm, index, register, value)),
     }
 }
 

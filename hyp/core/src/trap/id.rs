@@ -61,6 +61,8 @@ fields! {
     csv3 = pfr0[60];
     /// ID_AA64PFR0_EL1.CSV2.
     csv2 = pfr0[56];
+    /// ID_AA64PFR0_EL1.DIT.
+    dit = pfr0[48];
     /// ID_AA64PFR0_EL1.AMU.
     amu = pfr0[44];
     /// ID_AA64PFR0_EL1.MPAM: the major version.
@@ -179,6 +181,8 @@ fields! {
     ttl = mmfr2[48];
     /// ID_AA64MMFR2_EL1.FWB: stage 2 can force write-back.
     fwb = mmfr2[40];
+    /// ID_AA64MMFR2_EL1.UAO.
+    uao = mmfr2[4];
     /// ID_AA64MMFR3_EL1.D128.
     d128 = mmfr3[32];
     /// ID_AA64MMFR3_EL1.AIE.

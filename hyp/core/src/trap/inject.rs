@@ -40,7 +40,8 @@ pub const SPSR_DAIF: u64 = 0b1111 << 6;
 pub const SPSR_AARCH32: u64 = 1 << 4;
 /// EL1 with its own stack pointer.
 pub const SPSR_EL1H: u64 = 0b0101;
-const SPSR_NZCV: u64 = 0b1111 << 28;
+/// PSTATE.N, Z, C and V.
+pub const SPSR_NZCV: u64 = 0b1111 << 28;
 const SPSR_EL: u64 = 0b11 << 2;
 const SPSR_SP: u64 = 1;
 

@@ -3,7 +3,7 @@
 use super::context::VcpuContext;
 use super::state::{Life, MemoryCounts, Vm, VmConfig};
 use super::table::{LockedSlot, LockedVm};
-use super::vcpu::{Pending, Power, Vcpu, VcpuSlot};
+use super::vcpu::{Pending, Power, Start, Vcpu, VcpuSlot};
 use crate::addr::{FRAME_SHIFT, Frame, Ipa};
 use crate::hardware::{Hardware, Regime, TablePage};
 use crate::ownership::{Ownership, Refusal};
@@ -13,6 +13,12 @@ use core::array;
 use hyp_abi::vm::{IPA_BITS, MAX_VCPUS, VmFlags};
 use hyp_abi::{GuestRange, Status, VmHandle};
 use sha2::{Digest, Sha256};
+
+/// Where a vCPU would begin of which nobody has said it yet.
+const NEVER_ON: Start = Start {
+    entry: 0,
+    argument: 0,
+};
 
 /// A new VM's table: where walks start, and how many pages its root takes.
 #[derive(Clone, Copy)]
@@ -218,8 +224,11 @@ impl<H: Hardware> Ownership<'_, H> {
             pending: Pending::Nothing,
             undelivered: None,
         };
+        let mut home = hw.settle(page, vcpu);
+        // The host of a VM that is not protected may look before it is first turned on, or turn it on itself.
+        home.context.begin_at(index, NEVER_ON);
         *place = VcpuSlot::Resting {
-            home: hw.settle(page, vcpu),
+            home,
             power: Power::Off,
         };
         Ok(())

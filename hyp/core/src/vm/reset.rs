@@ -1,6 +1,6 @@
 //! The state in which a vCPU begins.
 
-use super::context::{GicInterface, SystemRegisters, VcpuContext};
+use super::context::{GicInterface, VcpuContext};
 use super::vcpu::Start;
 use crate::trap::guest_id::mpidr;
 use crate::trap::inject::{SPSR_DAIF, SPSR_EL1H};
@@ -14,22 +14,20 @@ impl VcpuContext {
     /// masked, the MMU off (DEN0022, 6.4). What is not named is zero: nothing is left of what the vCPU did before.
     #[must_use]
     pub fn reset(index: u8, start: Start) -> Self {
-        let mut context = Self {
-            pc: start.entry,
-            pstate: SPSR_EL1H | SPSR_DAIF,
-            system: SystemRegisters {
-                sctlr_el1: SCTLR_EL1_RESET,
-                vmpidr_el2: mpidr(index),
-                ..SystemRegisters::default()
-            },
-            gic: GicInterface {
-                control: GicInterface::ENABLE,
-                ..GicInterface::default()
-            },
-            ..Self::default()
-        };
-        context.x[0] = start.argument;
+        let mut context = Self::default();
+        context.begin_at(index, start);
         context
+    }
+
+    /// Sets those registers that are not zero as the vCPU with `index` begins at `start`.
+    #[inline]
+    pub(super) const fn begin_at(&mut self, index: u8, start: Start) {
+        self.x[0] = start.argument;
+        self.pc = start.entry;
+        self.pstate = SPSR_EL1H | SPSR_DAIF;
+        self.system.sctlr_el1 = SCTLR_EL1_RESET;
+        self.system.vmpidr_el2 = mpidr(index);
+        self.gic.control = GicInterface::ENABLE;
     }
 }
 

@@ -10,6 +10,7 @@ mod power;
 mod races;
 mod random;
 mod record;
+mod registers;
 mod slots;
 
 use super::{GuestRegime, Trap, TrapKind, VcpuContext};

@@ -11,7 +11,7 @@ use crate::spec::{Holding, World};
 use hyp_abi::guest_call::GuestCallId;
 use hyp_abi::run_page::ExitReason;
 use hyp_abi::vm_call::{GuestRange, VM_CALL_BASE};
-use hyp_abi::{FRAME_SIZE, FrameRange, HostCall, VmCall, VmCallId};
+use hyp_abi::{FRAME_SIZE, FrameRange, HostCall, VcpuRegister, VmCall, VmCallId};
 use hyp_core::geometry::Arm4K;
 
 /// Where guests have their memory: a border of regions, and of GiBs, is inside.
@@ -191,6 +191,7 @@ impl Source {
                     }
                 }
                 10..=17 if !state.protected => self.borrowing(vm, state),
+                18..=27 if !state.protected => self.registers(vm, state),
                 _ => self.gift(rig, slot, state),
             },
             Life::Dying if state.protected => match self.below(4) {
@@ -227,6 +228,63 @@ impl Source {
             1 => VmCall::TestAge { vm, range },
             _ => VmCall::Unshare { vm, range },
         }
+    }
+
+    /// A register of one of its vCPUs, read or set to a value that it is likely to take.
+    fn registers(&mut self, vm: u64, state: &Vm) -> VmCall {
+        let indices: Vec<u64> = state.vcpus.keys().copied().collect();
+        let index = if indices.is_empty() {
+            0
+        } else {
+            self.pick(&indices)
+        };
+        let register = self.register();
+        if self.once_in(2) {
+            return VmCall::ReadRegister { vm, index, register };
+        }
+        let value = self.value();
+        VmCall::WriteRegister {
+            vm,
+            index,
+            register,
+            value,
+        }
+    }
+
+    /// The name of a register: often one that shows when the vCPU runs, seldom none.
+    fn register(&mut self) -> u64 {
+        match self.below(16) {
+            0 => self.below(0xc00),
+            1..=3 => VcpuRegister::Power.to_register(),
+            4..=5 => VcpuRegister::Pc.to_register(),
+            6..=8 => VcpuRegister::General(self.below(4) as u8).to_register(),
+            9 => VcpuRegister::Pstate.to_register(),
+            _ => {
+                let all: Vec<VcpuRegister> = VcpuRegister::all().collect();
+                self.pick(&all).to_register()
+            }
+        }
+    }
+
+    /// What a register may be set to: any bits, few bits, modes of PSTATE.
+    fn value(&mut self) -> u64 {
+        match self.below(8) {
+            0..=2 => self.next(),
+            3 => self.next() >> 32,
+            4 => 0x3c0 | self.below(16),
+            5 => 1 << self.below(64),
+            _ => self.below(2),
+        }
+    }
+
+    fn meanwhile(&mut self) -> Meanwhile {
+        self.pick(&[
+            Meanwhile::Destroy,
+            Meanwhile::Rename,
+            Meanwhile::Run,
+            Meanwhile::ReadRegister,
+            Meanwhile::WriteRegister,
+        ])
     }
 
     /// What brings a VM to its launch.
@@ -318,13 +376,24 @@ impl Source {
             VmCallId::TakeBack => VmCall::TakeBack(frames),
             VmCallId::Statistics => VmCall::Statistics { vm, statistic: small },
             VmCallId::Audit => VmCall::Audit { vm, range },
+            VmCallId::ReadRegister => VmCall::ReadRegister {
+                vm,
+                index: small / 3,
+                register: self.register(),
+            },
+            VmCallId::WriteRegister => VmCall::WriteRegister {
+                vm,
+                index: small / 3,
+                register: self.register(),
+                value: self.value(),
+            },
         }
     }
 
     /// Registers that no honest host would have.
     fn senseless_about_vms(&mut self, rig: &Rig<Arm4K>) -> Act {
         let mut registers = [0; 7];
-        registers[0] = u64::from(VM_CALL_BASE) + self.below(23);
+        registers[0] = u64::from(VM_CALL_BASE) + self.below(25);
         for register in &mut registers[1..] {
             *register = self.edge(rig);
         }
@@ -407,7 +476,7 @@ impl Source {
                 event: self.once_in(2),
             },
             12 => self.psci(),
-            13 => Instruction::Meanwhile(self.pick(&[Meanwhile::Destroy, Meanwhile::Rename, Meanwhile::Run])),
+            13 => Instruction::Meanwhile(self.meanwhile()),
             14 if self.once_in(3) => Instruction::Smc(self.next()),
             _ => {
                 let known = [

@@ -105,7 +105,9 @@ impl Memory {
             | VmCall::SetPermissions { vm, .. }
             | VmCall::TestAge { vm, .. }
             | VmCall::Statistics { vm, .. }
-            | VmCall::Audit { vm, .. } => match self.vms.named(vm) {
+            | VmCall::Audit { vm, .. }
+            | VmCall::ReadRegister { vm, .. }
+            | VmCall::WriteRegister { vm, .. } => match self.vms.named(vm) {
                 Some(slot) => self.call_on(case, slot, call),
                 None => self.call_on_none(case, call),
             },
@@ -173,6 +175,13 @@ impl Memory {
             VmCall::TestAge { range, .. } => self.test_age(case, slot, range),
             VmCall::Statistics { statistic, .. } => self.vm_statistic(case, slot, statistic),
             VmCall::Audit { range, .. } => self.audit_guest(case, slot, range),
+            VmCall::ReadRegister { index, register, .. } => self.read_register(case, slot, index, register),
+            VmCall::WriteRegister {
+                index,
+                register,
+                value,
+                ..
+            } => self.write_register(case, slot, index, register, value),
             // A run is judged with its script; what is left here is its refusals.
             VmCall::Run { index, .. } => self.run_refused(case, slot, index),
             VmCall::Create { .. }

@@ -66,16 +66,29 @@ pub enum Meanwhile {
     Rename,
     /// To run it once more.
     Run,
+    /// To read a register of it.
+    ReadRegister,
+    /// To set a register of it.
+    WriteRegister,
 }
 
 impl Meanwhile {
     /// The call, about the vCPU with this index of this VM.
     #[must_use]
     pub const fn call(self, vm: u64, index: u64) -> VmCall {
+        // The program counter.
+        let register = 0x100;
         match self {
             Self::Destroy => VmCall::Destroy { vm },
             Self::Rename => VmCall::Rename { vm },
             Self::Run => VmCall::Run { vm, index },
+            Self::ReadRegister => VmCall::ReadRegister { vm, index, register },
+            Self::WriteRegister => VmCall::WriteRegister {
+                vm,
+                index,
+                register,
+                value: 0,
+            },
         }
     }
 }
@@ -161,7 +174,7 @@ impl Memory {
         then: &Then,
     ) -> Result<Waits, String> {
         match instruction {
-            Instruction::Access { .. } => self.faulted(slot, instruction, then),
+            Instruction::Access { .. } => self.faulted(slot, index, instruction, then),
             Instruction::Call(0, x) => self.called(case, slot, index, x, second, then),
             Instruction::Call(..) | Instruction::Smc(_) => expect_x0(then, NO_SUCH_CALL, &instruction),
             Instruction::Wait { event } => {
@@ -233,9 +246,15 @@ impl Memory {
     }
 }
 
-/// What the host was told that called while the vCPU ran.
-pub(super) fn answered(call: Meanwhile, answer: &HostReturn) -> Result<(), String> {
-    if *answer == HostReturn::refused(Status::VcpuRunning) {
+/// What the host was told that called while the vCPU ran, of a VM that is protected or not.
+pub(super) fn answered(call: Meanwhile, protected: bool, answer: &HostReturn) -> Result<(), String> {
+    let registers = matches!(call, Meanwhile::ReadRegister | Meanwhile::WriteRegister);
+    let status = if registers && protected {
+        Status::WrongVmKind
+    } else {
+        Status::VcpuRunning
+    };
+    if *answer == HostReturn::refused(status) {
         return Ok(());
     }
     Err(format!("{call:?} meanwhile was answered {answer:x?}"))

@@ -4,6 +4,7 @@ use super::super::{Demand, Holding, Memory, bad_range, refusal};
 use super::answer::{Means, lacking};
 use super::call::Case;
 use super::guest::Waits;
+use super::registers::Registers;
 use super::{Life, Vcpu, Vm};
 use hyp_abi::vm::{MAX_MEMORY_RANGES, MAX_VCPUS, TOP_UP_STEP, VmFlags, VmHandle};
 use hyp_abi::vm_call::GuestRange;
@@ -77,6 +78,7 @@ impl Memory {
                 gfns: 1 << (ipa_bits - 12),
                 life: Life::Created,
                 ranges: Vec::new(),
+                counter_offset: 0,
                 vcpus: BTreeMap::new(),
                 places: BTreeMap::new(),
                 relinquished: 0,
@@ -170,6 +172,7 @@ impl Memory {
             on: false,
             start: None,
             waits: Waits::Nothing,
+            registers: Registers::beginning(0, 0),
         };
         self.vm(slot).vcpus.insert(index, vcpu);
         Ok(())
@@ -204,6 +207,7 @@ impl Memory {
         if let Some(vcpu) = vm.vcpus.get_mut(&0) {
             vcpu.on = true;
             vcpu.start = Some((entry, argument));
+            vcpu.registers = Registers::beginning(entry, argument);
         }
         case.success([0; 3])
     }

@@ -5,9 +5,9 @@ use super::call::Case;
 use super::guest::{
     At, Event, Instruction, Reach, Registers, Then, Waits, answered, is_external_abort, narrow,
 };
-use hyp_abi::Status;
 use hyp_abi::guest_call::INVALID_PARAMETER;
 use hyp_abi::run_page::ExitReason;
+use hyp_abi::{FRAME_SIZE, Status, VcpuRegister};
 
 /// What the host writes to the entry record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +27,9 @@ const ANSWER: u64 = 1;
 const INTERRUPTS: u64 = 2;
 const REFUSE: u64 = 1;
 const DONE: u64 = 2;
+
+/// Bytes of an instruction.
+const INSTRUCTION: u64 = 4;
 
 impl Entry {
     /// An answer to the last exit.
@@ -138,6 +141,7 @@ impl Memory {
         let waits = self.follow(case, slot, index, entry, &mut story)?;
         if let Some(vcpu) = self.vm(slot).vcpus.get_mut(&index) {
             vcpu.waits = waits;
+            vcpu.registers.forget();
         }
         Ok(())
     }
@@ -174,7 +178,7 @@ impl Memory {
             waits => {
                 let then = story.then()?;
                 match then {
-                    Then::Entered(registers) => first_entry(&vcpu, waits, entry, &registers)?,
+                    Then::Entered(registers) => first_entry(&vcpu, index, waits, entry, &registers)?,
                     Then::Exit(reason, values) => {
                         // Only an interrupt comes before the guest does.
                         return ends(case, reason, values, waits);
@@ -200,7 +204,9 @@ impl Memory {
             story.events = rest;
             match *event {
                 Event::Entered(_) => return Err("the guest was entered out of turn".to_owned()),
-                Event::Answered(call, answer) => answered(call, &answer)?,
+                Event::Answered(call, answer) => {
+                    answered(call, self.vms.live[&slot].protected, &answer)?;
+                }
                 Event::Reached(instruction, frame) => {
                     self.reached(slot, instruction, frame)?;
                     if let Instruction::Access {
@@ -252,35 +258,64 @@ fn ends(case: &Case<'_>, reason: ExitReason, values: [u64; 7], waits: Waits) -> 
 }
 
 /// What a vCPU finds in its registers as its run begins.
-fn first_entry(vcpu: &super::Vcpu, waits: Waits, entry: &Entry, registers: &Registers) -> Result<(), String> {
+fn first_entry(
+    vcpu: &super::Vcpu,
+    index: u64,
+    waits: Waits,
+    entry: &Entry,
+    registers: &Registers,
+) -> Result<(), String> {
     let wrong = || {
         Err(format!(
-            "it waited {waits:x?}, was told {entry:x?}, and found {registers:x?}"
+            "it waited {waits:x?}, was told {entry:x?}, and found {registers:x?}; known were {:x?}",
+            vcpu.registers
         ))
     };
     if let Some((start, argument)) = vcpu.start {
-        let right = registers.at == At::Address(start) && registers.x == [argument, 0, 0, 0];
+        let right = is_at(registers.at, start) && registers.x == [argument, 0, 0, 0];
         return if right { Ok(()) } else { wrong() };
     }
+    let known = |register| vcpu.registers.get(index, register);
+    let pc = known(VcpuRegister::Pc);
+    // `bytes` behind where it was put, or else where its instruction and its exit have left it.
+    let at = |bytes: u64, usual: At| match pc {
+        Some(pc) => is_at(registers.at, pc.wrapping_add(bytes)),
+        None => registers.at == usual,
+    };
+    let holds = |usual: [Option<u64>; 4]| {
+        (0..).zip(usual).zip(registers.x).all(|((number, usual), found)| {
+            let expected = known(VcpuRegister::General(number)).or(usual);
+            expected.is_none_or(|expected| expected == found)
+        })
+    };
     let right = match waits {
-        Waits::Nothing | Waits::For(ExitReason::Interrupt, _) => true,
-        Waits::Next => registers.at == At::Next,
-        Waits::Results(values) => registers.at == At::Next && registers.x == values,
+        Waits::Nothing | Waits::For(ExitReason::Interrupt, _) => {
+            (pc.is_none() || at(0, At::Same)) && holds([None; 4])
+        }
+        Waits::Next => at(0, At::Next) && holds([None; 4]),
+        Waits::Results(values) => at(0, At::Next) && holds(values.map(Some)),
         Waits::For(reason, instruction) => match (entry.given(), instruction) {
-            (0, _) => registers.at == At::Same,
+            (0, _) => at(0, At::Same) && holds([None; 4]),
             (DONE, Instruction::Access { reach, bytes, .. }) => {
-                let read = reach == Reach::Load;
-                registers.at == At::Next
+                let read = reach == Reach::Load && !vcpu.registers.odd;
+                at(INSTRUCTION, At::Next)
+                    && holds([None; 4])
                     && (!read || registers.loaded == narrow(entry.values[0], u64::from(bytes)))
             }
-            (DONE, _) => registers.at == At::Next && registers.x == entry.values,
+            (DONE, _) => at(INSTRUCTION, At::Next) && registers.x == entry.values,
+            (_, Instruction::Access { .. }) if vcpu.registers.odd => true,
             (_, Instruction::Access { reach, .. }) => return is_external_abort(*registers, reach),
             _ => {
                 reason != ExitReason::HostService
-                    && registers.at == At::Next
+                    && at(INSTRUCTION, At::Next)
                     && registers.x[0] == INVALID_PARAMETER.cast_unsigned()
             }
         },
     };
     if right { Ok(()) } else { wrong() }
+}
+
+/// Whether `at` is this address. The first pages are where the CPU puts what a guest does, and its vectors.
+fn is_at(at: At, pc: u64) -> bool {
+    at == At::Address(pc) || pc < 2 * FRAME_SIZE
 }

@@ -13,6 +13,11 @@ const ABORT_DATA: u64 = 0x25;
 const EXTERNAL: u64 = 0x10;
 
 impl Vm {
+    /// Whether a vCPU's exceptions go elsewhere, or its data is big-endian.
+    fn has_odd(&self, index: u64) -> bool {
+        self.vcpus.get(&index).is_some_and(|vcpu| vcpu.registers.odd)
+    }
+
     /// How the guest is affected by an access that faulted: `None` if it is allowed.
     fn fault(&self, slot_gfn: u64, reach: Reach, described: bool) -> Option<Fault> {
         let gfn = slot_gfn;
@@ -83,6 +88,7 @@ impl Memory {
     pub(in crate::spec::vm) fn faulted(
         &self,
         slot: u8,
+        index: u64,
         instruction: Instruction,
         then: &Then,
     ) -> Result<Waits, String> {
@@ -121,10 +127,16 @@ impl Memory {
                     ),
                     _ => (ExitReason::MmioRead, [ipa, bytes, 0, 0, 0, 0, 0]),
                 };
+                let mut values = values;
+                if vm.has_odd(index) && reason == ExitReason::MmioWrite {
+                    // Its bytes may be the other way round.
+                    values[2] = wanted.1[2];
+                }
                 if wanted == (reason, values) {
                     return Ok(Waits::For(reason, instruction));
                 }
             }
+            (Some(Fault::Exception), Then::Entered(_)) if vm.has_odd(index) => return Ok(Waits::Next),
             (Some(Fault::Exception), Then::Entered(registers)) => {
                 return is_external_abort(registers, reach).map(|()| Waits::Next);
             }

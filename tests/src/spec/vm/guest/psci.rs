@@ -2,6 +2,7 @@
 
 use super::super::super::Memory;
 use super::super::Life;
+use super::super::registers::Registers;
 use super::{At, Instruction, Then, Waits, exits, expect_results, expect_x0, wrong};
 use hyp_abi::FRAME_SIZE;
 use hyp_abi::run_page::{ExitReason, WaitKind};
@@ -83,6 +84,7 @@ impl Memory {
                             vcpu.on = true;
                             vcpu.start = Some((a2, a3));
                             vcpu.waits = Waits::Nothing;
+                            vcpu.registers = Registers::beginning(a2, a3);
                         }
                         return Ok(Waits::Results([0; 4]));
                     }

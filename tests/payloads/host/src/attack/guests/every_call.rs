@@ -7,6 +7,7 @@ use crate::attack::ground::{boundary, boundary_count};
 use crate::attack::tally;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
+use hyp_abi::vcpu_register::{SystemRegister, VcpuRegister};
 use hyp_abi::vm::VmFlags;
 use hyp_abi::{FRAME_SIZE, FrameRange, FrameState, GuestRange, Status, VmCall, VmCallId};
 use payload_protocol::{Start, layout};
@@ -41,7 +42,12 @@ impl Attacker<'_> {
     {
         let is_for_borrowers = matches!(
             id,
-            VmCallId::Share | VmCallId::Unshare | VmCallId::SetPermissions | VmCallId::TestAge
+            VmCallId::Share
+                | VmCallId::Unshare
+                | VmCallId::SetPermissions
+                | VmCallId::TestAge
+                | VmCallId::ReadRegister
+                | VmCallId::WriteRegister
         );
         if !is_for_borrowers || self.random.one_in(3) {
             return place;
@@ -211,6 +217,7 @@ impl Attacker<'_> {
                 half: self.random.pick(&[0, 1, 2, u64::MAX]),
             },
             VmCallId::Run => return self.run_wrongly(place, handle),
+            VmCallId::ReadRegister | VmCallId::WriteRegister => return self.vcpu_register(place, handle, id),
             VmCallId::Destroy => VmCall::Destroy { vm: vm_handle },
             VmCallId::Rename => VmCall::Rename { vm: vm_handle },
             VmCallId::TopUp => VmCall::TopUp {
@@ -257,6 +264,47 @@ impl Attacker<'_> {
         let index = self.any_index();
         if let Ok(values) = place.run(|| vm(VmCall::Run { vm: handle, index })) {
             self.left(place, index, values);
+        }
+    }
+
+    /// A register of a vCPU: of a protected VM there is none to be had. One that is not is left to go on with its orders,
+    /// so what is written there is one that it does not use, or a state of EL2's.
+    fn vcpu_register(&mut self, place: &Place, handle: u64, id: VmCallId) {
+        let index = self.any_index();
+        let spare = VcpuRegister::System(SystemRegister::TpidrroEl0);
+        let (mut register, mut value) = match self.random.below(4) {
+            0 => (self.random.next(), self.random.next()),
+            1 => (self.random.below(0xc00), self.random.next()),
+            2 => (VcpuRegister::Pstate.to_register(), 0x3c8 | self.random.below(64)),
+            _ => (spare.to_register(), self.random.next()),
+        };
+        let call = if id == VmCallId::ReadRegister {
+            VmCall::ReadRegister {
+                vm: handle,
+                index,
+                register,
+            }
+        } else {
+            if !place.nature.is_protected() {
+                if register == VcpuRegister::Pstate.to_register() {
+                    // EL2h or EL3h.
+                    value |= 0b1000;
+                } else {
+                    register = spare.to_register();
+                }
+            }
+            VmCall::WriteRegister {
+                vm: handle,
+                index,
+                register,
+                value,
+            }
+        };
+        if vm(call).is_ok()
+            && (place.nature.is_protected()
+                || register == VcpuRegister::Pstate.to_register() && id == VmCallId::WriteRegister)
+        {
+            self.fail(format_args!("{call:x?} was accepted"));
         }
     }
 

@@ -113,6 +113,17 @@ fn parts(id: VmCallId) -> [&'static [Status]; 3] {
         VmCallId::TakeBack => [&RANGE, &[S::NotRelinquished, S::NoMemory], &[]],
         VmCallId::Statistics => [&[S::InvalidParameter], &[], &[]],
         VmCallId::Audit => [&[S::EmptyRange, S::GfnOutOfRange], &[], &[]],
+        VmCallId::ReadRegister | VmCallId::WriteRegister => [
+            &[
+                S::WrongVmKind,
+                S::WrongVmState,
+                S::NoSuchVcpu,
+                S::VcpuRunning,
+                S::InvalidParameter,
+            ],
+            &[],
+            &[],
+        ],
     }
 }
 
@@ -153,10 +164,13 @@ pub(in crate::attack) fn accepted(call: VmCall, values: [u64; 3]) -> bool {
         | VmCall::CreateVcpu { .. }
         | VmCall::Launch { .. }
         | VmCall::Destroy { .. }
-        | VmCall::ForceReclaim { .. } => values == [0; 3],
+        | VmCall::ForceReclaim { .. }
+        | VmCall::WriteRegister { .. } => values == [0; 3],
         VmCall::Digest { .. } => third == 0,
         VmCall::Run { .. } => ExitReason::try_from(first).is_ok(),
-        VmCall::TopUp { .. } | VmCall::Statistics { .. } => [second, third] == [0, 0],
+        VmCall::TopUp { .. } | VmCall::Statistics { .. } | VmCall::ReadRegister { .. } => {
+            [second, third] == [0, 0]
+        }
         VmCall::Donate { range, .. }
         | VmCall::Share { range, .. }
         | VmCall::PinShared(range)

@@ -8,7 +8,7 @@ use crate::guest::{Plan, Vm, calls};
 use crate::hypercall::HYPERVISOR;
 use crate::registry::{Outcome, TestResult, case, ensure_eq, succeed};
 use hyp_abi::vm::Permissions;
-use hyp_abi::{FrameState, GuestRange, HostCall, Status, VmCall, VmCallId};
+use hyp_abi::{FrameState, GuestRange, HostCall, Status, VcpuRegister, VmCall, VmCallId};
 use payload_protocol::layout;
 
 /// Where a VM is in its life.
@@ -23,7 +23,8 @@ enum Life {
 }
 
 /// The calls that name a VM, each with arguments that it would carry out in the right kind and life.
-fn calls_on(vm: u64, frames: &Frames) -> [VmCall; 16] {
+fn calls_on(vm: u64, frames: &Frames) -> [VmCall; 18] {
+    let register = VcpuRegister::Power.to_register();
     let page = GuestRange::new(PAGE, 1);
     [
         VmCall::AddMemory {
@@ -66,6 +67,17 @@ fn calls_on(vm: u64, frames: &Frames) -> [VmCall; 16] {
         VmCall::TestAge { vm, range: page },
         VmCall::Statistics { vm, statistic: 0 },
         VmCall::Audit { vm, range: page },
+        VmCall::ReadRegister {
+            vm,
+            index: 0,
+            register,
+        },
+        VmCall::WriteRegister {
+            vm,
+            index: 0,
+            register,
+            value: 1,
+        },
     ]
 }
 
@@ -109,6 +121,8 @@ fn refusal(call: VmCallId, life: Life, is_protected: bool) -> Option<Status> {
         {
             Some(Status::WrongVmKind)
         }
+        VmCallId::ReadRegister | VmCallId::WriteRegister if is_protected => Some(Status::WrongVmKind),
+        VmCallId::ReadRegister | VmCallId::WriteRegister => only(life == Life::Launched),
         VmCallId::Donate | VmCallId::Share => only(life != Life::Dying),
         VmCallId::Reclaim if !is_protected => Some(Status::WrongVmKind),
         VmCallId::Reclaim => only(life == Life::Dying),
