@@ -10,6 +10,7 @@ use freehold_tests::spec::vm::run::Entry;
 use freehold_tests::spec::{Holding, World};
 use hyp_abi::guest_call::GuestCallId;
 use hyp_abi::run_page::ExitReason;
+use hyp_abi::vcpu_register::VcpuRegister;
 use hyp_abi::vm::{Permissions, VmFlags};
 use hyp_abi::vm_call::GuestRange;
 use hyp_abi::{FRAME_SIZE, HostCall, Status, VmCall};
@@ -52,6 +53,14 @@ pub(super) const GUESTS: &[Case] = &[
     ),
     ("a second vCPU: on, off, and on again", second_vcpu),
     ("4095 borrowers, 4095 pins: not one more", counts),
+    (
+        "registers: the host's to see of an open vCPU that rests, at every point of its life",
+        registers,
+    ),
+    (
+        "registers: a vCPU goes on with what was written, whatever it waits for",
+        registers_written,
+    ),
 ];
 
 fn a_life() {
@@ -438,4 +447,141 @@ fn counts() {
     tried.is(FRAME + 1, Holding::SharedGuest { borrowers: 4095 });
     tried.vm(borrow(4095), Status::CountOverflow);
     tried.vm(pin, Status::CountOverflow);
+}
+
+const PC: VcpuRegister = VcpuRegister::Pc;
+const POWER: VcpuRegister = VcpuRegister::Power;
+
+fn x(number: u8) -> VcpuRegister {
+    VcpuRegister::General(number)
+}
+
+impl Tried {
+    fn read(&mut self, vm: u64, index: u64, register: VcpuRegister, status: Status) -> u64 {
+        let register = register.to_register();
+        self.vm(VmCall::ReadRegister { vm, index, register }, status)
+    }
+
+    fn write(&mut self, vm: u64, index: u64, register: VcpuRegister, value: u64, status: Status) {
+        let call = VmCall::WriteRegister {
+            vm,
+            index,
+            register: register.to_register(),
+            value,
+        };
+        self.vm(call, status);
+    }
+
+    /// Neither all registers can be read nor can one be written.
+    fn are_hidden(&mut self, vm: u64, index: u64, status: Status) {
+        for register in VcpuRegister::all().filter(|register| !matches!(register, VcpuRegister::Key(_))) {
+            if !matches!(
+                register,
+                VcpuRegister::ActivePriorities0(2..) | VcpuRegister::ActivePriorities1(2..)
+            ) {
+                self.read(vm, index, register, status);
+            }
+        }
+        self.write(vm, index, x(1), 1, status);
+        self.write(vm, index, POWER, 1, status);
+        self.write(vm, index, VcpuRegister::CounterOffset, 1, status);
+    }
+}
+
+fn registers() {
+    let mut tried = Tried::new();
+    tried.are_hidden(1, 0, Status::NoSuchVm);
+    let closed = tried.create(VmFlags::PROTECTED, 4);
+    tried.read(closed, 0, PC, Status::WrongVmKind);
+    tried.launch(closed);
+    tried.are_hidden(closed, 0, Status::WrongVmKind);
+    tried.write(closed, 0, POWER, 0, Status::WrongVmKind);
+    let vm = tried.create(VmFlags::empty(), 4);
+    tried.are_hidden(vm, 0, Status::WrongVmState);
+    tried.launch(vm);
+    tried.are_hidden(vm, 2, Status::NoSuchVcpu);
+    for index in [0, 1] {
+        // The values are the specification's to judge.
+        for register in VcpuRegister::all() {
+            let has = !matches!(
+                register,
+                VcpuRegister::Key(_)
+                    | VcpuRegister::ActivePriorities0(2..)
+                    | VcpuRegister::ActivePriorities1(2..)
+            );
+            let status = if has {
+                Status::Success
+            } else {
+                Status::InvalidParameter
+            };
+            tried.read(vm, index, register, status);
+        }
+    }
+    for (register, value) in [
+        (VcpuRegister::Pstate, 0x3c9),
+        (VcpuRegister::Pstate, 0x3d0),
+        (VcpuRegister::Pstate, 1 << 20 | 5),
+        (VcpuRegister::Pstate, 1 << 21 | 5),
+        (VcpuRegister::TimerControl, 4),
+        (VcpuRegister::GicControl, 4),
+        (VcpuRegister::ActivePriorities0(0), 1 << 32),
+        (POWER, 2),
+    ] {
+        tried.write(vm, 0, register, value, Status::InvalidParameter);
+    }
+    tried.vm(
+        VmCall::ReadRegister {
+            vm,
+            index: 0,
+            register: 0xb00,
+        },
+        Status::InvalidParameter,
+    );
+    let meanwhile = [Meanwhile::ReadRegister, Meanwhile::WriteRegister].map(Instruction::Meanwhile);
+    tried.run(vm, Entry::default(), &meanwhile, ExitReason::Interrupt);
+    tried.run(closed, Entry::default(), &meanwhile, ExitReason::Interrupt);
+    let off = Instruction::Call(0, [0x8400_0008, 0, 0, 0]);
+    tried.run(vm, RETRY, &[off], ExitReason::SystemOff);
+    tried.are_hidden(vm, 0, Status::WrongVmState);
+    tried.vm(VmCall::Destroy { vm }, Status::Success);
+    tried.are_hidden(vm, 0, Status::NoSuchVm);
+}
+
+fn registers_written() {
+    let mut tried = Tried::new();
+    let vm = tried.plain();
+    tried.write(vm, 0, x(2), 22, Status::Success);
+    assert_eq!(tried.read(vm, 0, x(0), Status::Success), 77);
+    tried.write(vm, 0, VcpuRegister::CounterOffset, 0x1234, Status::Success);
+    assert_eq!(
+        tried.read(vm, 1, VcpuRegister::CounterOffset, Status::Success),
+        0x1234
+    );
+    let device = Instruction::Access {
+        ipa: 0x1000_0000,
+        reach: Reach::Load,
+        bytes: 8,
+        described: true,
+    };
+    tried.run(vm, Entry::default(), &[device], ExitReason::MmioRead);
+    tried.write(vm, 0, x(1), 11, Status::Success);
+    tried.run(vm, done(5), &[device], ExitReason::MmioRead);
+    tried.write(vm, 0, PC, 0x8_0000, Status::Success);
+    tried.run(vm, done(5), &[device], ExitReason::MmioRead);
+    tried.write(vm, 0, PC, 0x8_0000, Status::Success);
+    tried.run(vm, RETRY, &[device], ExitReason::MmioRead);
+    tried.run(vm, REFUSE, &[device], ExitReason::MmioRead);
+    // A vCPU that was never on goes on where the host has put it, and one that is off does not run.
+    tried.vm(VmCall::Run { vm, index: 1 }, Status::VcpuOff);
+    tried.write(vm, 1, PC, 0x8_0004, Status::Success);
+    tried.write(vm, 1, x(0), 5, Status::Success);
+    tried.write(vm, 1, POWER, 1, Status::Success);
+    tried.run_vcpu(vm, 1, Entry::default(), &[], ExitReason::Interrupt);
+    tried.write(vm, 1, POWER, 0, Status::Success);
+    tried.vm(VmCall::Run { vm, index: 1 }, Status::VcpuOff);
+    let on = Instruction::Call(0, [0xc400_0003, 1, GFN * FRAME_SIZE, 9]);
+    tried.run(vm, REFUSE, &[on], ExitReason::CpuOn);
+    tried.write(vm, 1, x(3), 3, Status::Success);
+    assert_eq!(tried.read(vm, 1, x(0), Status::Success), 9);
+    tried.run_vcpu(vm, 1, Entry::default(), &[], ExitReason::Interrupt);
 }
