@@ -13,10 +13,12 @@
 //! - [`vgic`]: interrupts on their way to a vCPU.
 //! - [`drive`]: runs until the guest reports, with every exit in between answered as a host must.
 //! - [`schedule`]: several vCPUs of several VMs on several CPUs.
+//! - [`all_registers`]: programs that report and load every register of a guest's.
 //! - [`registers`]: all of the host's own registers, across a run.
 //! - [`sve`]: the host's SVE state.
 //! - [`scan`]: the search for a guest's secret.
 
+pub(crate) mod all_registers;
 pub(crate) mod calls;
 pub(crate) mod drive;
 pub(crate) mod exit;

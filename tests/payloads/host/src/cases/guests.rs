@@ -10,6 +10,7 @@ mod faults;
 mod frame;
 mod guard;
 mod guest_calls;
+mod host_registers;
 mod interrupts;
 pub(crate) mod killing;
 mod life;
