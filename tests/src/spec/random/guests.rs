@@ -16,6 +16,8 @@ use hyp_core::geometry::Arm4K;
 
 /// Where guests have their memory: a border of regions, and of GiBs, is inside.
 const MEMORY: (u64, u64) = (0x3_fc00, 2048);
+/// More pages than this in one call are so many that the call is refused.
+const MANY: u64 = 4096;
 /// VMs that there are at most, as long as nobody asks for one blindly.
 const MOST_VMS: usize = 3;
 
@@ -551,6 +553,10 @@ impl Source {
         if self.once_in(24) {
             let register = 1 + self.below(3) as usize;
             x[register] = self.next() >> self.below(64);
+        }
+        // Half a million devices show no more than a few thousand, and all are looked at after every act that follows.
+        if (MANY..1 << 36).contains(&x[2]) {
+            x[2] %= MANY;
         }
         Instruction::Call(0, x)
     }
