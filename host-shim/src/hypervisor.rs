@@ -1,7 +1,9 @@
 //! The typed client: one method a call of [`HostCall`]. Those about VMs are in a file of their own.
 
 use crate::{CallError, Hypercall, RangeError};
-use hyp_abi::{Counter, Features, FrameRange, FrameState, HostCall, Status, Version, host_call::Statistic};
+use hyp_abi::{
+    Counter, Features, FrameRange, FrameState, GuestSupport, HostCall, Status, Version, host_call::Statistic,
+};
 
 /// How often in a row a ranged call may come back without a frame done. An interrupt that waits lets EL2 stop
 /// early, and the host takes it between two tries; more than a few in a row is a defect, not an interrupt.
@@ -205,6 +207,25 @@ impl<H: Hypercall> Hypervisor<H> {
     /// Those of [`HostCall::TraceDetach`].
     pub fn trace_detach(&self, cpu: u64) -> Result<(), CallError> {
         self.call(HostCall::TraceDetach { cpu }).map(|_| ())
+    }
+
+    /// Asks what guests can be on this machine.
+    ///
+    /// # Errors
+    /// Those of [`Hypervisor::call`].
+    pub fn guest_support(&self) -> Result<GuestSupport, CallError> {
+        self.call(HostCall::GuestSupport)
+            .map(GuestSupport::from_registers)
+    }
+
+    /// Asks what a guest whose IPAs have so many bits reads from a feature ID register. Its name is one that
+    /// [`hyp_abi::guest_support::system_register`] makes.
+    ///
+    /// # Errors
+    /// Those of [`HostCall::GuestRegister`].
+    pub fn guest_register(&self, register: u64, ipa_bits: u64) -> Result<u64, CallError> {
+        let [value, ..] = self.call(HostCall::GuestRegister { register, ipa_bits })?;
+        Ok(value)
     }
 
     fn resume(&self, range: FrameRange, call: fn(FrameRange) -> HostCall) -> Result<(), RangeError> {

@@ -240,6 +240,7 @@ impl Hardware for Machine {
             max_ipa_bits: cpu::features().pa_bits,
             list_registers: world::list_registers(),
             active_priorities: world::active_priorities(),
+            interface: world::gic::common_interface(),
         }
     }
 

@@ -10,6 +10,7 @@
 //! What compares it with the system: [`rig`] (one call, and a look at everything), [`explore`] (all calls on all
 //! states of a tiny machine), [`random`] (long sequences on the real geometry), [`order`] (calls made at once).
 
+mod about_guests;
 mod answer;
 mod call;
 mod demand;

@@ -4,11 +4,16 @@ use super::{AT_ONCE, FakeVcpu, FakeVm, Life, Owner, State};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use hyp_abi::host_call::{Features, Statistic};
-use hyp_abi::vm::{Permissions, VmFlags, VmStatistic};
+use hyp_abi::vm::{IPA_BITS, MAX_VCPUS, MAX_VMS, Permissions, VmFlags, VmStatistic};
 use hyp_abi::{
-    FRAME_SIZE, FrameRange, FrameState, GuestRange, HostCall, REGION_SIZE, Status, VcpuRegister, VmCall,
-    VmHandle,
+    FRAME_SIZE, FrameRange, FrameState, GuestRange, GuestSupport, HostCall, REGION_SIZE, Status,
+    VcpuRegister, VmCall, VmHandle,
 };
+
+/// The virtual CPU interfaces: 32 priorities, 16-bit numbers, 4 list registers.
+const INTERFACE: u64 = 0x9000_0003;
+/// The most bits of an IPA.
+const MAX_IPA_BITS: u8 = 44;
 
 pub(super) type Answer = Result<[u64; 3], (Status, u64)>;
 
@@ -66,6 +71,22 @@ impl State {
                 Ok([kind.into(), count.into(), extent])
             }
             HostCall::Vm(call) => self.judge_vm(call),
+            HostCall::GuestSupport => Ok(GuestSupport {
+                interface: INTERFACE,
+                min_ipa_bits: *IPA_BITS.start() as u8,
+                max_ipa_bits: MAX_IPA_BITS,
+                vms: MAX_VMS as u32,
+                vcpus: MAX_VCPUS as u32,
+            }
+            .to_registers()),
+            HostCall::GuestRegister { register, ipa_bits } => {
+                let is_feature = (0xc008..=0xc03f).contains(&register);
+                if !is_feature || !(*IPA_BITS.start()..=MAX_IPA_BITS.into()).contains(&ipa_bits) {
+                    return refuse(Status::InvalidParameter);
+                }
+                // Not of any CPU: each register tells itself from the others.
+                Ok([register << 16 | ipa_bits, 0, 0])
+            }
             HostCall::Version => Ok([self.version.to_register(), Features::VMS.bits(), 2]),
             HostCall::Collapse(range) => self.ranged(range, |state, frame, _| {
                 state.owner(frame)?;

@@ -129,6 +129,8 @@ fn single_calls_have_typed_answers() {
         [0, 18, 0, 0],
         [0; 4],
         [0; 4],
+        [0, 0x9000_0003, 0x2c20, 0x40_0000_00ff],
+        [0, 0x11, 0, 0],
     ]);
     let client = Hypervisor::new(&script);
     let info = client.version().unwrap();
@@ -151,6 +153,12 @@ fn single_calls_have_typed_answers() {
     assert_eq!(client.counter(3, Counter::HostAborts), Ok(18));
     client.trace_attach(1, 0x5000).unwrap();
     client.trace_detach(1).unwrap();
+    let support = client.guest_support().unwrap();
+    assert_eq!(
+        (support.interface, support.max_ipa_bits, support.vcpus),
+        (0x9000_0003, 44, 64)
+    );
+    assert_eq!(client.guest_register(0xc020, 40), Ok(0x11));
     assert_eq!(
         script.asked()[4..],
         [
@@ -161,6 +169,11 @@ fn single_calls_have_typed_answers() {
                 frame: 0x5000
             },
             HostCall::TraceDetach { cpu: 1 },
+            HostCall::GuestSupport,
+            HostCall::GuestRegister {
+                register: 0xc020,
+                ipa_bits: 40
+            },
         ]
     );
 }

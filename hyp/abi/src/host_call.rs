@@ -48,11 +48,15 @@ pub enum HostCallId {
     TraceAttach = 12,
     /// See [`HostCall::TraceDetach`].
     TraceDetach = 13,
+    /// See [`HostCall::GuestSupport`].
+    GuestSupport = 14,
+    /// See [`HostCall::GuestRegister`].
+    GuestRegister = 15,
 }
 
 impl HostCallId {
     /// How many calls there are.
-    pub const COUNT: usize = 14;
+    pub const COUNT: usize = 16;
 
     /// All calls, in the order of their numbers.
     pub fn all() -> impl Iterator<Item = Self> {
@@ -206,6 +210,20 @@ pub enum HostCall {
         /// Which CPU.
         cpu: u64,
     },
+    /// Asks what guests can be on this machine. Results: those of [`crate::GuestSupport`].
+    GuestSupport,
+    /// Asks what a guest reads from a feature ID register of its CPUs. Arguments: the register, as
+    /// [`crate::guest_support::system_register`] names it; how many bits the VM's IPAs have. Result: its value, which is
+    /// the same for every vCPU of every such VM. One that the architecture does not define yet reads zero.
+    ///
+    /// Errors: [`Status::InvalidParameter`] if it is none of them (op0 3, op1 0, CRn 0, CRm 1 to 7), or no VM can have so
+    /// many bits.
+    GuestRegister {
+        /// Which register.
+        register: u64,
+        /// Bits of an IPA.
+        ipa_bits: u64,
+    },
     /// A call about VMs.
     Vm(VmCall),
 }
@@ -240,6 +258,11 @@ impl HostCall {
             HostCallId::Audit => Self::Audit(range),
             HostCallId::TraceAttach => Self::TraceAttach { cpu: a1, frame: a2 },
             HostCallId::TraceDetach => Self::TraceDetach { cpu: a1 },
+            HostCallId::GuestSupport => Self::GuestSupport,
+            HostCallId::GuestRegister => Self::GuestRegister {
+                register: a1,
+                ipa_bits: a2,
+            },
         })
     }
 
@@ -247,7 +270,7 @@ impl HostCall {
     #[must_use]
     pub fn encode(self) -> [u64; 7] {
         let (a1, a2) = match self {
-            Self::Version => (0, 0),
+            Self::Version | Self::GuestSupport => (0, 0),
             Self::PoolTopUp(range)
             | Self::ShareHyp(range)
             | Self::UnshareHyp(range)
@@ -261,6 +284,7 @@ impl HostCall {
             Self::Counter { cpu, counter } => (cpu, counter),
             Self::TraceAttach { cpu, frame } => (cpu, frame),
             Self::TraceDetach { cpu } => (cpu, 0),
+            Self::GuestRegister { register, ipa_bits } => (register, ipa_bits),
             Self::Vm(call) => return call.encode(),
         };
         [u64::from(self.id().function_id()), a1, a2, 0, 0, 0, 0]
@@ -285,6 +309,8 @@ impl HostCall {
             Self::Audit(_) => HostCallId::Audit,
             Self::TraceAttach { .. } => HostCallId::TraceAttach,
             Self::TraceDetach { .. } => HostCallId::TraceDetach,
+            Self::GuestSupport => HostCallId::GuestSupport,
+            Self::GuestRegister { .. } => HostCallId::GuestRegister,
         })
     }
 }
@@ -386,6 +412,11 @@ mod tests {
                 frame: 0x2000,
             },
             HostCall::TraceDetach { cpu: 1 },
+            HostCall::GuestSupport,
+            HostCall::GuestRegister {
+                register: 0xc020,
+                ipa_bits: 40,
+            },
         ];
         assert_eq!(calls.len(), HostCallId::COUNT);
         for (number, call) in calls.into_iter().enumerate() {

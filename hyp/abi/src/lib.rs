@@ -9,6 +9,7 @@
 //!   vCPU.
 //! - [`run_page`]: what host and EL2 pass with a run of a vCPU.
 //! - [`guest_call`]: what a guest may ask.
+//! - [`guest_support`]: what guests can be on this machine.
 //! - [`status`]: what a call answers when it is refused, one value a reason.
 //! - [`range`]: a run of 4 KiB frames, as a caller names it.
 //! - [`frame`]: the states of a frame that a caller may be told.
@@ -20,6 +21,7 @@
 pub mod counter;
 pub mod frame;
 pub mod guest_call;
+pub mod guest_support;
 pub mod host_call;
 pub mod range;
 pub mod run_page;
@@ -32,6 +34,7 @@ pub mod vm_call;
 pub use counter::Counter;
 pub use frame::FrameState;
 pub use guest_call::GuestCallId;
+pub use guest_support::GuestSupport;
 pub use host_call::{CallId, Features, HostCall, HostCallId, HostReturn};
 pub use range::FrameRange;
 pub use status::Status;

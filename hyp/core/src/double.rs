@@ -454,6 +454,8 @@ impl<G: Geometry> Hardware for Machine<G> {
             max_ipa_bits: most.min(48),
             list_registers: 4,
             active_priorities: 2,
+            // 32 priorities, 16-bit numbers, 4 list registers.
+            interface: 0x9000_0003,
         }
     }
 

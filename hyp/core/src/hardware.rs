@@ -134,6 +134,8 @@ pub struct GuestSupport {
     pub list_registers: u8,
     /// How many registers of active priorities they have for each group: 1, 2 or 4.
     pub active_priorities: u8,
+    /// What the interfaces of all CPUs that have come in are at least, as [`crate::vm::interface::common`] has it.
+    pub interface: u64,
 }
 
 /// The machine, as the core sees it.

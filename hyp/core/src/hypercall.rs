@@ -1,5 +1,6 @@
 //! What the host may ask: from registers to a typed call, from the call to the transition, and back.
 
+mod guest;
 mod vm;
 
 use crate::addr::{FRAME_SHIFT, Frame, PhysAddr};
@@ -112,6 +113,8 @@ fn dispatch<H: Hardware>(ownership: &Ownership<'_, H>, call: HostCall) -> HostRe
         HostCall::Audit(range) => audit(ownership, range),
         HostCall::TraceAttach { cpu, frame } => trace_attach(ownership, cpu, frame),
         HostCall::TraceDetach { cpu } => trace_detach(ownership, cpu),
+        HostCall::GuestSupport => guest::support(ownership),
+        HostCall::GuestRegister { register, ipa_bits } => guest::register(ownership, register, ipa_bits),
         HostCall::Vm(call) => vm::dispatch(ownership, call),
     }
 }

@@ -8,6 +8,7 @@
 //! - [`state`]: what a VM is: configuration, life, table, reserve, counts, digest.
 //! - [`vcpu`]: a vCPU at rest and in power.
 //! - [`context`]: its registers, what a trap says, and the regime in which it runs.
+//! - [`interface`]: what the virtual CPU interfaces of the GIC are.
 //! - [`timer`]: what of a guest's virtual timer the CPU gets.
 //! - [`annotation`]: what the invalid descriptors of a guest's table say.
 //! - `create`, [`launch`], `keep`, [`destroy`]: the life of a VM, call by call; [`mod@reset`]: how a vCPU begins.
@@ -24,6 +25,7 @@ pub mod destroy;
 mod entry;
 pub mod exit;
 mod guest_call;
+pub mod interface;
 mod keep;
 pub mod launch;
 mod psci;
@@ -43,6 +45,7 @@ mod tests;
 
 pub use annotation::GuestAnnotation;
 pub use context::{GuestRegime, Trap, TrapKind, VcpuContext};
+pub use create::possible_ipa_bits;
 pub use destroy::Ended;
 pub use exit::Exit;
 pub use state::{Life, MemoryCounts, Vm, VmConfig};

@@ -9,8 +9,13 @@
 #![expect(unsafe_code, reason = "reads and writes system registers by number")]
 
 use super::system::{read_register, write_register};
+use core::sync::atomic::{AtomicU64, Ordering};
 use hyp_abi::run_page::MAX_LIST_REGISTERS;
 use hyp_core::vm::context::GicInterface;
+use hyp_core::vm::interface::common;
+
+/// What the interfaces of all CPUs that have come in have in common.
+static COMMON: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// How many registers this CPU's interface has.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,11 +62,20 @@ rows! {
         0 "S3_4_C12_C9_0" 1 "S3_4_C12_C9_1" 2 "S3_4_C12_C9_2" 3 "S3_4_C12_C9_3";
 }
 
+/// What the interfaces of the CPUs have in common, as far as they have come in.
+pub(crate) fn common_interface() -> u64 {
+    COMMON.load(Ordering::SeqCst)
+}
+
 impl Gic {
     /// What this CPU has, by ICH_VTR_EL2: ListRegs (4:0) and PREbits (28:26) are one less than the number. Each register
     /// of active priorities has 32 of 2^PREbits.
     pub(super) fn of_this_cpu() -> Self {
         let shape = read_register!("S3_4_C12_C11_1");
+        // What one CPU adds another does not take back, so the order does not count.
+        let _ = COMMON.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |so_far| {
+            Some(common(so_far, shape))
+        });
         let lists = (shape & 0x1f) as usize + 1;
         let priorities = match shape >> 26 & 7 {
             6 => 4,

@@ -3,6 +3,7 @@
 //! - [`range`](super::range): the transitions of a range of frames.
 //! - [`drain`](super::drain), [`trace`](super::trace): the pool's way back, and pins.
 
+use super::about_guests;
 use super::memory::{Layout, Memory, Piece};
 use super::range::Act;
 use super::{Expected, Holding, bad_range};
@@ -60,6 +61,10 @@ impl Memory {
             }
             HostCall::TraceAttach { cpu, frame } => self.attach(layout, world, cpu, frame),
             HostCall::TraceDetach { cpu } => self.detach(layout, cpu),
+            HostCall::GuestSupport => about_guests::support(layout),
+            HostCall::GuestRegister { register, ipa_bits } => {
+                about_guests::register(layout, register, ipa_bits)
+            }
             HostCall::Vm(_) => return Err("what VMs do is followed, not foretold".to_owned()),
         })
     }

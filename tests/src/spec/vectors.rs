@@ -76,7 +76,9 @@ pub const fn on_frame(call: HostCallId, address: u64) -> Option<HostCall> {
         | HostCallId::PoolDrain
         | HostCallId::Statistics
         | HostCallId::Counter
-        | HostCallId::TraceDetach => return None,
+        | HostCallId::TraceDetach
+        | HostCallId::GuestSupport
+        | HostCallId::GuestRegister => return None,
     })
 }
 

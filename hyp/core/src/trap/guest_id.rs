@@ -249,7 +249,7 @@ impl GuestCpu<'_> {
 
 /// CRm and op2 of a register in the space of the feature ID registers (op0 3, op1 0, CRn 0, CRm 1 to 7).
 #[must_use]
-pub(super) const fn id_number(register: SystemRegister) -> Option<(u8, u8)> {
+pub const fn id_number(register: SystemRegister) -> Option<(u8, u8)> {
     match register {
         SystemRegister {
             op0: 3,

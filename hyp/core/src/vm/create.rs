@@ -78,6 +78,12 @@ impl<H: Hardware> Vm<H> {
     }
 }
 
+/// The fewest and the most bits that a guest's IPAs can have.
+pub fn possible_ipa_bits<H: Hardware>(hw: &H) -> core::ops::RangeInclusive<u32> {
+    let support = hw.guest_support();
+    support.min_ipa_bits..=support.max_ipa_bits.min(*IPA_BITS.end() as u32)
+}
+
 impl<H: Hardware> Ownership<'_, H> {
     /// Creates a VM; see [`hyp_abi::VmCall::Create`]. Answers its handle.
     ///
@@ -91,11 +97,9 @@ impl<H: Hardware> Ownership<'_, H> {
             .ok()
             .filter(|vcpus| (1..=MAX_VCPUS).contains(&usize::from(*vcpus)))
             .ok_or(Status::InvalidParameter)?;
-        let support = hw.guest_support();
         let ipa_bits = u32::try_from(ipa_bits)
             .ok()
-            .filter(|bits| u64::from(*bits) <= *IPA_BITS.end())
-            .filter(|bits| (support.min_ipa_bits..=support.max_ipa_bits).contains(bits))
+            .filter(|bits| possible_ipa_bits(hw).contains(bits))
             .ok_or(Status::InvalidParameter)?;
         let shape = shape::<H>(ipa_bits).ok_or(Status::InvalidParameter)?;
         let config = VmConfig {

@@ -295,6 +295,7 @@ mod tests {
         max_ipa_bits: 48,
         list_registers: 4,
         active_priorities: 1,
+        interface: 0x9000_0003,
     };
 
     fn missing(id: &IdRegisters, active_priorities: u8) -> Vec<VcpuRegister> {

@@ -92,8 +92,8 @@ pub(super) const KINDS: [(&str, Sides); 33] = [
 pub(super) fn calls() -> impl Iterator<Item = (String, Sides)> {
     let of_the_host = HostCallId::all().map(|id| {
         let sides = match id {
-            // It has no arguments.
-            HostCallId::Version => Sides::Accepted,
+            // They have no arguments.
+            HostCallId::Version | HostCallId::GuestSupport => Sides::Accepted,
             _ => Sides::Both,
         };
         (format!("{id:?}"), sides)

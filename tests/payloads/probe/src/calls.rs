@@ -86,6 +86,17 @@ pub(crate) enum CallCommand {
         #[arg(id = "of", value_name = "CPU", value_parser = parse)]
         cpu: u64,
     },
+    /// What guests can be on this machine
+    GuestSupport,
+    /// What a guest reads from a feature ID register
+    GuestRegister {
+        /// Its number: op0 in bits 15:14, op1 13:11, CRn 10:7, CRm 6:3, op2 2:0
+        #[arg(value_parser = parse)]
+        register: u64,
+        /// How many bits the guest's addresses have
+        #[arg(value_parser = parse)]
+        ipa_bits: u64,
+    },
 }
 
 impl CallCommand {
@@ -106,6 +117,8 @@ impl CallCommand {
             Self::Audit(_) => "audit",
             Self::TraceAttach { .. } => "trace-attach",
             Self::TraceDetach { .. } => "trace-detach",
+            Self::GuestSupport => "guest-support",
+            Self::GuestRegister { .. } => "guest-register",
         }
     }
 }
@@ -140,6 +153,8 @@ impl From<CallCommand> for HostCall {
             CallCommand::Audit(range) => Self::Audit(range.into()),
             CallCommand::TraceAttach { cpu, frame } => Self::TraceAttach { cpu, frame },
             CallCommand::TraceDetach { cpu } => Self::TraceDetach { cpu },
+            CallCommand::GuestSupport => Self::GuestSupport,
+            CallCommand::GuestRegister { register, ipa_bits } => Self::GuestRegister { register, ipa_bits },
         }
     }
 }
@@ -202,6 +217,15 @@ pub(crate) fn carry_out<H: Hypercall>(
         }
         HostCall::TraceAttach { cpu, frame } => hypervisor.trace_attach(cpu, frame).map(|()| String::new()),
         HostCall::TraceDetach { cpu } => hypervisor.trace_detach(cpu).map(|()| String::new()),
+        HostCall::GuestSupport => hypervisor.guest_support().map(|support| {
+            format!(
+                " interface={:#x} ipa-bits={}..={} vms={} vcpus={}",
+                support.interface, support.min_ipa_bits, support.max_ipa_bits, support.vms, support.vcpus
+            )
+        }),
+        HostCall::GuestRegister { register, ipa_bits } => hypervisor
+            .guest_register(register, ipa_bits)
+            .map(|value| format!(" value={value:#x}")),
     };
     match result {
         Ok(details) => Ok((details, Outcome::Returned(Answer::Known(Status::Success)))),
@@ -247,6 +271,8 @@ mod tests {
                 Ok(HostCall::Version) => [0, 0x1_0002, 1, 8],
                 Ok(HostCall::Audit(range)) => [0, range.frames, 1, 0],
                 Ok(HostCall::Counter { .. }) => [0, 77, 0, 0],
+                Ok(HostCall::GuestSupport) => [0, 0x9000_0003, 0x2c20, 0x40_0000_00ff],
+                Ok(HostCall::GuestRegister { .. }) => [0, 0x11, 0, 0],
                 _ => [0x1234, 0, 0, 0],
             }
         }
@@ -279,6 +305,15 @@ mod tests {
         assert_eq!(
             told(HostCall::Counter { cpu: 0, counter: 99 }),
             success(" value=77")
+        );
+        assert_eq!(
+            told(HostCall::GuestSupport),
+            success(" interface=0x90000003 ipa-bits=32..=44 vms=255 vcpus=64")
+        );
+        let (register, ipa_bits) = (0xc020, 40);
+        assert_eq!(
+            told(HostCall::GuestRegister { register, ipa_bits }),
+            success(" value=0x11")
         );
     }
 

@@ -170,8 +170,13 @@ impl Source {
                 cpu: self.below(9),
                 frame: range.base,
             },
-            _ => match self.below(2) {
+            _ => match self.below(4) {
                 0 => HostCall::TraceDetach { cpu: self.below(9) },
+                1 => HostCall::GuestSupport,
+                2 => HostCall::GuestRegister {
+                    register: 0xc000 + self.below(80),
+                    ipa_bits: 30 + self.below(20),
+                },
                 _ => HostCall::Version,
             },
         }
@@ -182,9 +187,9 @@ impl Source {
         let mut registers = [0; 7];
         registers[0] = match self.below(8) {
             0 => self.next(),
-            1 => u64::from(HOST_CALL_BASE) + self.pick(&[14, 15, 0xffff, u64::MAX >> 33]),
+            1 => u64::from(HOST_CALL_BASE) + self.pick(&[16, 17, 0xffff, u64::MAX >> 33]),
             2 => u64::from(HOST_CALL_BASE) | 1 << 32,
-            _ => u64::from(HOST_CALL_BASE) + self.below(14),
+            _ => u64::from(HOST_CALL_BASE) + self.below(16),
         };
         for register in &mut registers[1..] {
             *register = self.edge(rig);

@@ -266,8 +266,18 @@ fn arguments_that_name_nothing_are_refused() {
         Status::RangeOverflow
     );
     assert_eq!(refused(HostCall::FrameState { frame: 0 }), Status::NotMemory);
+    for (register, ipa_bits) in [
+        (0xc020, 0),
+        (0xc020, 49),
+        (0xc020, 1 << 32),
+        (0xc000, 32),
+        (1 << 16 | 0xc020, 32),
+    ] {
+        let call = HostCall::GuestRegister { register, ipa_bits };
+        assert_eq!(refused(call), Status::InvalidParameter, "{call:x?}");
+    }
     assert_eq!(
-        host_call(&system, [0xC600_4600 + 14, 0, 0, 0, 0, 0, 0]).status,
+        host_call(&system, [0xC600_4600 + 16, 0, 0, 0, 0, 0, 0]).status,
         Status::NotSupported
     );
 }

@@ -4,7 +4,8 @@ use super::gadget::{self, OWN_REGISTER, REGISTERS, Registers};
 use super::guests::judge;
 use super::tally;
 use crate::cpu;
-use hyp_abi::{FRAME_SIZE, FrameState, HostCall, HostCallId, REGION_SIZE, Status};
+use hyp_abi::vm::{MAX_VCPUS, MAX_VMS};
+use hyp_abi::{FRAME_SIZE, FrameState, GuestSupport, HostCall, HostCallId, REGION_SIZE, Status};
 
 /// What a register holds that a call must leave alone.
 const fn witness(number: usize) -> u64 {
@@ -111,7 +112,16 @@ fn accepted(call: HostCall, values: [u64; 3]) -> bool {
                 && values[1] <= u64::from(u16::MAX)
                 && (values[2] == FRAME_SIZE || values[2] == REGION_SIZE)
         }
-        HostCall::Statistics { .. } | HostCall::Counter { .. } => values[1..] == [0, 0],
+        HostCall::Statistics { .. } | HostCall::Counter { .. } | HostCall::GuestRegister { .. } => {
+            values[1..] == [0, 0]
+        }
+        HostCall::GuestSupport => {
+            let support = GuestSupport::from_registers(values);
+            support.to_registers() == values
+                && support.min_ipa_bits <= support.max_ipa_bits
+                && (1..=MAX_VMS).contains(&(support.vms as usize))
+                && support.vcpus as usize == MAX_VCPUS
+        }
         HostCall::Audit(range) => values[0] <= range.frames && values[1..] == [0, 0],
         HostCall::TraceAttach { .. } | HostCall::TraceDetach { .. } => values == [0; 3],
         HostCall::Vm(call) => judge::accepted(call, values),

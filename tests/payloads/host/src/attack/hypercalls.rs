@@ -5,9 +5,11 @@ use super::call::{self, checked, drive, raw};
 use super::ground::{Holding, REGION_FRAMES, boundary, boundary_count, bring_back};
 use super::{bank, tally};
 use crate::cpu;
+use hyp_abi::guest_support::system_register;
 use hyp_abi::host_call::{CALL_UID, HOST_CALL_BASE, Statistic};
 use hyp_abi::{
-    CallId, Counter, FRAME_SIZE, FrameRange, FrameState, HostCall, HostCallId, REGION_SIZE, Status,
+    CallId, Counter, FRAME_SIZE, FrameRange, FrameState, GuestSupport, HostCall, HostCallId, REGION_SIZE,
+    Status,
 };
 
 /// A call that takes a range.
@@ -201,7 +203,7 @@ impl Attacker<'_> {
         let plot = &self.plots[index];
         let (holding, range) = (plot.holding, plot.range);
         let frame = plot.any_frame(&mut self.random);
-        match self.random.below(6) {
+        match self.random.below(7) {
             0 => {
                 let answer = checked(HostCall::FrameState { frame });
                 let right = |[state, count, extent]: [u64; 3]| match FrameState::try_from(state) {
@@ -246,11 +248,33 @@ impl Attacker<'_> {
                     tally::fail(format_args!("counter {counter} of CPU {cpu} was refused"));
                 }
             }
+            5 => self.ask_about_guests(),
             _ => {
                 if checked(HostCall::Version).is_err() {
                     tally::fail(format_args!("the version was refused"));
                 }
             }
+        }
+    }
+
+    /// What guests can be, and what they see.
+    fn ask_about_guests(&mut self) {
+        let Ok(support) = checked(HostCall::GuestSupport).map(GuestSupport::from_registers) else {
+            return tally::fail(format_args!("what guests can be was refused"));
+        };
+        let sizes = u64::from(support.min_ipa_bits)..=u64::from(support.max_ipa_bits);
+        let call = HostCall::GuestRegister {
+            register: system_register(
+                3,
+                0,
+                0,
+                1 + self.random.below(7) as u8,
+                self.random.below(8) as u8,
+            ),
+            ipa_bits: sizes.start() + self.random.below(sizes.end() - sizes.start() + 1),
+        };
+        if checked(call).is_err() {
+            tally::fail(format_args!("{call:x?} was refused"));
         }
     }
 
@@ -280,6 +304,11 @@ impl Attacker<'_> {
             HostCallId::Audit => HostCall::Audit(shortened(range)),
             HostCallId::TraceAttach => HostCall::TraceAttach { cpu, frame: base },
             HostCallId::TraceDetach => HostCall::TraceDetach { cpu },
+            HostCallId::GuestSupport => HostCall::GuestSupport,
+            HostCallId::GuestRegister => HostCall::GuestRegister {
+                register: base,
+                ipa_bits: frames,
+            },
         };
         let answer = checked(call);
         let takes = matches!(

@@ -24,5 +24,6 @@ mod shim;
 mod support;
 mod sysregs;
 mod together;
+mod told;
 mod transitions;
 mod vectors;

@@ -10,7 +10,7 @@ use crate::{sysreg, timer};
 use payload_protocol::{Level, Order, Report};
 
 /// `MRS X0, S<op0>_<op1>_C<n>_C<m>_<op2>`.
-const fn mrs(op0: u32, op1: u32, n: u32, m: u32, op2: u32) -> u32 {
+pub(super) const fn mrs(op0: u32, op1: u32, n: u32, m: u32, op2: u32) -> u32 {
     0xd530_0000 | (op0 - 2) << 19 | op1 << 16 | n << 12 | m << 8 | op2 << 5
 }
 
@@ -27,7 +27,7 @@ fn execute(instruction: u32, x0: u64) -> Order {
     }
 }
 
-fn read(vm: &Vm, instruction: u32) -> Result<u64, Outcome> {
+pub(super) fn read(vm: &Vm, instruction: u32) -> Result<u64, Outcome> {
     let [value, ..] = vm.done(0, execute(instruction, 0))?;
     Ok(value)
 }
