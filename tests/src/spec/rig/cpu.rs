@@ -13,6 +13,7 @@ use hyp_core::pgtable::{Descriptor, Execute, Stage2, Stage2Access, Table};
 use hyp_core::trap::syndrome::FaultRegisters;
 use hyp_core::vm::{GuestRegime, Trap, TrapKind, VcpuContext};
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::{Arc, Mutex};
 
 /// Where a guest puts each of its instructions.
@@ -41,6 +42,8 @@ pub(super) type Log = Arc<Mutex<Vec<Event>>>;
 
 struct Cpu<G: Geometry> {
     system: Shared<G>,
+    /// It begins where it was told to, which may be any place.
+    starts: bool,
     script: VecDeque<Instruction>,
     /// What is under way, and may be entered again.
     current: Option<Instruction>,
@@ -55,9 +58,10 @@ enum Lookup {
     Fault(u64),
 }
 
-/// A guest that does what `script` says, after what it waited for.
+/// A guest that does what `script` says, after what it waited for, or from its start.
 pub(super) fn program<G: Geometry>(
     system: &Shared<G>,
+    starts: bool,
     waits: Waits,
     script: &[Instruction],
     log: &Log,
@@ -69,6 +73,7 @@ pub(super) fn program<G: Geometry>(
     };
     let mut cpu = Cpu {
         system: Arc::clone(system),
+        starts,
         script: script.iter().copied().collect(),
         current,
         log: Arc::clone(log),
@@ -87,6 +92,7 @@ impl<G: Geometry> Cpu<G> {
 
     fn enter(&mut self, regime: &GuestRegime, vcpu: &mut VcpuContext) -> Trap {
         let at = match vcpu.pc {
+            pc if mem::take(&mut self.starts) => At::Address(pc),
             HERE => At::Same,
             pc if pc == HERE + 4 => At::Next,
             VECTOR => self

@@ -151,13 +151,11 @@ impl<G: Geometry> Rig<G> {
         for word in EXIT_REASON..EXIT_VALUES + 7 {
             hw.set_word(page, word, UNWRITTEN);
         }
-        let waits = if vcpu.start.is_some() {
-            Waits::Nothing
-        } else {
-            vcpu.waits
-        };
+        let starts = vcpu.start.is_some();
+        let waits = if starts { Waits::Nothing } else { vcpu.waits };
         let log = Arc::new(Mutex::new(Vec::new()));
-        hw.play_guest(Some(cpu::program(&self.system, waits, script, &log, register)));
+        let program = cpu::program(&self.system, starts, waits, script, &log, register);
+        hw.play_guest(Some(program));
         hw.limit_pool(world.pool_limit);
         hw.interrupt_after(world.interrupt_after);
         let answer = host_call(&self.system, HostCall::Vm(call).encode());
