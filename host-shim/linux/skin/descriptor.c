@@ -57,7 +57,7 @@ static const struct vm_operations_struct descriptor_mapping = {
 	.fault = descriptor_fault,
 };
 
-static int descriptor_mmap(struct file *file, struct vm_area_struct *vma)
+int descriptor_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	long pages = fhr_pages(file->private_data);
 
@@ -91,7 +91,7 @@ int fh_descriptor_get(int descriptor, struct file **file, void **object)
 	*file = fget(descriptor);
 	if (!*file)
 		return -EBADF;
-	if ((*file)->f_op != &descriptor_operations) {
+	if ((*file)->f_op != &descriptor_operations && (*file)->f_op != &file_operations) {
 		fput(*file);
 		return -EINVAL;
 	}

@@ -19,6 +19,9 @@ struct file;
 struct vm_fault;
 struct seq_file;
 struct mm_struct;
+struct inode;
+struct seat;
+struct vm_area_struct;
 
 /* ---- The Rust half's, called by the skin. ---- */
 
@@ -36,6 +39,11 @@ void fhr_close(void *object);
 long fhr_pages(void *object);
 /* Has fh_fault_insert() put the page in. */
 int fhr_fault(void *object, unsigned long page, struct vm_fault *fault);
+
+/* As fallocate() has it. */
+int fhr_fallocate(void *object, unsigned int mode, u64 offset, u64 length);
+/* Whether what fh_seat_wait() waits for is ready. Does not sleep. */
+bool fhr_ready(void *context);
 
 /* ---- The skin's, called by the Rust half. ---- */
 
@@ -83,7 +91,44 @@ void fh_lock_wake(unsigned long *word);
 /* Sleeps a moment. */
 void fh_relax(void);
 
+/* wait.c: where a task waits, and is found when it is to leave a guest. */
+struct seat *fh_seat_create(void);
+void fh_seat_free(struct seat *seat);
+/* The caller takes it, or leaves it. */
+void fh_seat_occupy(struct seat *seat, bool occupied);
+/* Waits until fhr_ready(), for so long at most (all ones: for ever), or until a signal: -EINTR. */
+int fh_seat_wait(struct seat *seat, bool fatal_signals_only, u64 nanoseconds, void *context);
+/* The others, too, in any context. */
+void fh_seat_wake(struct seat *seat);
+void fh_seat_interrupt(struct seat *seat);
+unsigned long fh_interrupts_off(void);
+void fh_interrupts_restore(unsigned long flags);
+bool fh_has_signal(void);
+bool fh_is_cpu_wanted(void);
+void fh_reschedule(void);
+/* CNTVCT_EL0 and CNTFRQ_EL0. */
+u64 fh_counter(void);
+u64 fh_counter_frequency(void);
+
+/* file.c: files that have an inode of their own. */
+/* For the skin itself. */
+extern const struct file_operations file_operations;
+int file_start(void);
+void file_stop(void);
+/* Has a size, and no object and no descriptor yet. */
+int fh_file_create(const char *name, u64 size, struct file **file);
+/* Its inode, to be put. */
+struct inode *fh_file_inode(struct file *file);
+/* Gives it both. If there can be no descriptor, it has no object either. */
+int fh_file_install(struct file *file, void *object);
+void fh_file_discard(struct file *file);
+/* Takes pages from all that user space has mapped. */
+void fh_inode_zap(struct inode *inode, u64 first, u64 pages);
+void fh_inode_put(struct inode *inode);
+
 /* descriptor.c */
+/* For the skin itself. */
+int descriptor_mmap(struct file *file, struct vm_area_struct *vma);
 /* A descriptor of the caller's for an object, which is then closed with it. */
 int fh_descriptor_open(const char *name, void *object);
 /* The object of one of the caller's descriptors, and its file, to be put. */

@@ -137,21 +137,29 @@ static int __init freehold_init(void)
 	unsigned long file;
 	int result;
 
-	result = fhr_start(&module);
+	result = file_start();
 	if (result)
 		return result;
+	result = fhr_start(&module);
+	if (result)
+		goto no_module;
 	result = misc_register(&system_device);
 	if (result) {
 		pr_err("/dev/kvm cannot be had (%d): is KVM there?\n", result);
-		fhr_stop(module);
-		check_memory();
-		return result;
+		goto no_device;
 	}
 	/* Without debugfs there are no figures, and all else works. */
 	debug_directory = debugfs_create_dir("freehold", NULL);
 	for (file = 0; file < ARRAY_SIZE(debug_files); file++)
 		debugfs_create_file(debug_files[file], 0444, debug_directory, (void *)file, &debug_operations);
 	return 0;
+
+no_device:
+	fhr_stop(module);
+	check_memory();
+no_module:
+	file_stop();
+	return result;
 }
 
 static void __exit freehold_exit(void)
@@ -159,6 +167,7 @@ static void __exit freehold_exit(void)
 	debugfs_remove_recursive(debug_directory);
 	misc_deregister(&system_device);
 	fhr_stop(module);
+	file_stop();
 	check_memory();
 }
 

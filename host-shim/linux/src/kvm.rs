@@ -2,6 +2,8 @@
 //!
 //! - [`system`]: `/dev/kvm` itself. [`System`] is what the module has as a whole.
 //! - [`vm`]: what `KVM_CREATE_VM` makes.
+//! - [`place`]: what others see of a vCPU.
+//! - [`controller`]: the seam between vCPUs and the interrupt controller.
 //! - [`capability`]: what `KVM_CHECK_EXTENSION` answers.
 //! - [`abi`]: the numbers and structures of the interface.
 //! - [`memory`]: frames from the kernel's allocator, and who pays for them.
@@ -10,7 +12,9 @@
 
 pub mod abi;
 pub mod capability;
+pub mod controller;
 pub mod memory;
+pub mod place;
 pub mod statistics;
 pub mod system;
 pub mod vm;
@@ -20,6 +24,8 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
+pub use controller::Controller;
+pub use place::Place;
 pub use system::{Refusal, System};
 pub use vm::Vm;
 

@@ -8,6 +8,7 @@ use alloc::sync::Arc;
 use core::any::Any;
 use core::ffi::CStr;
 use core::fmt;
+use host_shim::memfd::Mappings;
 use host_shim::provider::Allocated;
 use host_shim::{Block, Kernel, Pfn};
 
@@ -15,6 +16,10 @@ use host_shim::{Block, Kernel, Pfn};
 pub trait Linux: Kernel + Clone {
     /// The address space of a process, for as long as somebody asks about it. It does not keep what is mapped there.
     type Space: fmt::Debug + Send + Sync + 'static;
+
+    /// Where a task waits to be woken, and is found when it is to leave a guest. It lasts as long as somebody can look
+    /// for the task there.
+    type Seat: fmt::Debug + Send + Sync + 'static;
 
     /// Whether it is safe to call EL2, and Freehold is what is said to be there: the kernel runs at EL1 and the machine's
     /// description names Freehold. Elsewhere an HVC may be undefined, or be another's.
@@ -70,8 +75,68 @@ pub trait Linux: Kernel + Clone {
     /// [`Errno::BADF`] if there is no such descriptor; [`Errno::INVAL`] if it is somebody else's.
     fn find(&self, descriptor: i32) -> Result<Arc<dyn Descriptor>, Errno>;
 
+    /// Makes a file of so many bytes, and a descriptor of the caller's for it. What is behind the file is made by `make`,
+    /// which is told what user space has mapped of it.
+    ///
+    /// # Errors
+    /// [`Errno::NOMEM`]; that the caller may have no more descriptors; those of `make`.
+    fn open_file(&self, name: &CStr, bytes: u64, make: MakeFile<'_>) -> Result<u64, Errno>;
+
+    /// A seat that nobody has.
+    fn seat(&self) -> Self::Seat;
+
+    /// The caller takes the seat, or leaves it. While it has it, [`Linux::interrupt`] finds it.
+    fn occupy(&self, seat: &Self::Seat, occupied: bool);
+
+    /// Waits at a seat until something is `ready`, the virtual counter has reached `deadline`, or a signal comes. `ready`
+    /// is asked at first, each time that somebody wakes the seat, and perhaps in between. It must not sleep.
+    ///
+    /// # Errors
+    /// [`Errno::INTR`] for a signal.
+    fn wait(
+        &self,
+        seat: &Self::Seat,
+        signals: Signals,
+        deadline: Option<u64>,
+        ready: &mut dyn FnMut() -> bool,
+    ) -> Result<(), Errno>;
+
+    /// Wakes all that wait at a seat. Called in any context.
+    fn wake(&self, seat: &Self::Seat);
+
+    /// Has the CPU of the task that has the seat take an interrupt, if it is at work and not the caller. Called in any
+    /// context.
+    fn interrupt(&self, seat: &Self::Seat);
+
+    /// Does something with the interrupts of this CPU off: it neither sleeps nor is preempted. Called in any context.
+    fn uninterrupted(&self, work: &mut dyn FnMut());
+
+    /// Whether a signal waits for the caller. Does not sleep.
+    fn has_signal(&self) -> bool;
+
+    /// Whether another task wants the CPU. Does not sleep.
+    fn is_cpu_wanted(&self) -> bool;
+
+    /// Lets others have the CPU, if they want it.
+    fn reschedule(&self);
+
+    /// The virtual counter (CNTVCT_EL0). Called in any context.
+    fn counter(&self) -> u64;
+
     /// Writes a line to the kernel's log. Does not sleep.
     fn log(&self, level: Level, message: fmt::Arguments<'_>);
+}
+
+/// Makes what is behind a file, and is told what user space has mapped of it.
+pub type MakeFile<'a> = &'a mut dyn FnMut(Arc<dyn Mappings>) -> Result<Arc<dyn Descriptor>, Errno>;
+
+/// Which signals end a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signals {
+    /// All that are not blocked.
+    All,
+    /// Those that kill.
+    Fatal,
 }
 
 /// How much a line of the log matters: the numbers are the kernel's.
@@ -105,6 +170,14 @@ pub trait Descriptor: Any + Send + Sync {
     /// [`Errno::NOMEM`]; anything else sends the task a SIGBUS.
     fn fault(&self, _page: u64, _insert: &mut dyn FnMut(Pfn) -> Result<(), Errno>) -> Result<(), Errno> {
         Err(Errno::FAULT)
+    }
+
+    /// Allocates or frees a part of the file, as `fallocate` has it.
+    ///
+    /// # Errors
+    /// [`Errno::OPNOTSUPP`] for a mode that there is not; as it is documented.
+    fn fallocate(&self, _mode: u32, _offset: u64, _length: u64) -> Result<(), Errno> {
+        Err(Errno::OPNOTSUPP)
     }
 }
 

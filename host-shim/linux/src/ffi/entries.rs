@@ -151,3 +151,28 @@ unsafe extern "C" fn fhr_fault(object: Object, page: c_ulong, fault: *mut c_void
         Err(error) => -error.number(),
     }
 }
+
+/// Part of a file is allocated or freed.
+///
+/// # Safety
+/// The file has the object, and is not closed before this returns.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fhr_fallocate(object: Object, mode: c_uint, offset: u64, length: u64) -> c_int {
+    // SAFETY: by the caller's promise.
+    let object = unsafe { look(object) };
+    match object.fallocate(mode, offset, length) {
+        Ok(()) => 0,
+        Err(error) => -error.number(),
+    }
+}
+
+/// Whether what a task waits for is ready.
+///
+/// # Safety
+/// The context is that of a wait that has not returned.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fhr_ready(context: *mut c_void) -> bool {
+    // SAFETY: by the caller's promise it is the closure's, which nobody else asks meanwhile.
+    let ready = unsafe { &mut *context.cast::<&mut dyn FnMut() -> bool>() };
+    ready()
+}

@@ -4,12 +4,14 @@ use super::entries;
 use super::lock::SleepLock;
 use super::panic::Line;
 use super::{hypercall, skin};
-use crate::linux::Level;
+use crate::linux::{Level, MakeFile, Signals};
 use crate::{Descriptor, Errno, Linux};
 use alloc::sync::Arc;
 use core::ffi::{CStr, c_int, c_void};
 use core::fmt::{self, Write as _};
+use core::ops::Range;
 use core::ptr;
+use host_shim::memfd::Mappings;
 use host_shim::provider::Allocated;
 use host_shim::{Block, HostMemory, Hypercall, Kernel, NotReachable, Pfn};
 
@@ -96,8 +98,53 @@ impl Drop for Space {
     }
 }
 
+/// A wait queue, and the task that is found there.
+#[derive(Debug)]
+pub(crate) struct Seat(*mut c_void);
+
+// SAFETY: the kernel's functions on it can be called by any task, at any time.
+unsafe impl Send for Seat {}
+
+// SAFETY: as above.
+unsafe impl Sync for Seat {}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        // SAFETY: it was created, and is freed once; who waits at it has a reference.
+        unsafe { skin::fh_seat_free(self.0) };
+    }
+}
+
+/// The inode of a file, to which what user space has mapped belongs.
+#[derive(Debug)]
+struct Inode(*mut c_void);
+
+// SAFETY: the kernel's functions on it can be called by any task, at any time.
+unsafe impl Send for Inode {}
+
+// SAFETY: as above.
+unsafe impl Sync for Inode {}
+
+impl Mappings for Inode {
+    fn zap(&self, pages: Range<u64>) {
+        // SAFETY: it was got, and not put yet.
+        unsafe { skin::fh_inode_zap(self.0, pages.start, pages.end - pages.start) };
+    }
+}
+
+impl Drop for Inode {
+    fn drop(&mut self) {
+        // SAFETY: it was got, and is put once.
+        unsafe { skin::fh_inode_put(self.0) };
+    }
+}
+
+/// The longest that is waited for a time, in nanoseconds: about an hour.
+const MAX_WAIT: u64 = 1 << 42;
+
 impl Linux for Skin {
     type Space = Space;
+    type Seat = Seat;
 
     fn has_freehold(&self) -> bool {
         // SAFETY: it only looks.
@@ -179,6 +226,96 @@ impl Linux for Skin {
         // SAFETY: it was got, and is put once.
         unsafe { skin::fh_descriptor_put(file) };
         Ok(found)
+    }
+
+    fn open_file(&self, name: &CStr, bytes: u64, make: MakeFile<'_>) -> Result<u64, Errno> {
+        let mut file = ptr::null_mut();
+        // SAFETY: the name ends; the answer has a place.
+        done(unsafe { skin::fh_file_create(name.as_ptr(), bytes, &raw mut file) })?;
+        // SAFETY: the file is there until it is discarded or installed.
+        let mappings = Arc::new(Inode(unsafe { skin::fh_file_inode(file) }));
+        let discard = |error| {
+            // SAFETY: nobody else has it, and it has no object.
+            unsafe { skin::fh_file_discard(file) };
+            error
+        };
+        let object = entries::give(make(mappings).map_err(discard)?);
+        // SAFETY: nobody has the file yet; the object is the file's until it is closed.
+        let descriptor = unsafe { skin::fh_file_install(file, object) };
+        Errno::check(descriptor.into()).map_err(|error| {
+            // SAFETY: nobody else has it, since there is no descriptor.
+            drop(unsafe { entries::take(object) });
+            discard(error)
+        })
+    }
+
+    fn seat(&self) -> Seat {
+        // SAFETY: it has no conditions.
+        Seat(unsafe { skin::fh_seat_create() })
+    }
+
+    fn occupy(&self, seat: &Seat, occupied: bool) {
+        // SAFETY: the seat is there as long as the reference.
+        unsafe { skin::fh_seat_occupy(seat.0, occupied) };
+    }
+
+    fn wait(
+        &self,
+        seat: &Seat,
+        signals: Signals,
+        deadline: Option<u64>,
+        mut ready: &mut dyn FnMut() -> bool,
+    ) -> Result<(), Errno> {
+        let nanoseconds = deadline.map_or(u64::MAX, |deadline| {
+            // SAFETY: it only looks.
+            let frequency = unsafe { skin::fh_counter_frequency() };
+            let ticks = u128::from(deadline.saturating_sub(self.counter()));
+            let nanoseconds = (ticks * 1_000_000_000).div_ceil(u128::from(frequency.max(1)));
+            // What is further away than the kernel's time goes is waited for again.
+            u64::try_from(nanoseconds).map_or(MAX_WAIT, |time| time.min(MAX_WAIT))
+        });
+        let context = (&raw mut ready).cast();
+        // SAFETY: the seat is there as long as the reference; what is ready is asked of the closure only until this
+        // returns.
+        done(unsafe { skin::fh_seat_wait(seat.0, signals == Signals::Fatal, nanoseconds, context) })
+    }
+
+    fn wake(&self, seat: &Seat) {
+        // SAFETY: the seat is there as long as the reference.
+        unsafe { skin::fh_seat_wake(seat.0) };
+    }
+
+    fn interrupt(&self, seat: &Seat) {
+        // SAFETY: as above.
+        unsafe { skin::fh_seat_interrupt(seat.0) };
+    }
+
+    fn uninterrupted(&self, work: &mut dyn FnMut()) {
+        // SAFETY: they are restored below, on the same CPU.
+        let flags = unsafe { skin::fh_interrupts_off() };
+        work();
+        // SAFETY: the flags are those of above.
+        unsafe { skin::fh_interrupts_restore(flags) };
+    }
+
+    fn has_signal(&self) -> bool {
+        // SAFETY: it only looks.
+        unsafe { skin::fh_has_signal() }
+    }
+
+    fn is_cpu_wanted(&self) -> bool {
+        // SAFETY: it only looks.
+        unsafe { skin::fh_is_cpu_wanted() }
+    }
+
+    fn reschedule(&self) {
+        // SAFETY: a task may sleep.
+        unsafe { skin::fh_reschedule() };
+    }
+
+    fn counter(&self) -> u64 {
+        // SAFETY: it only looks.
+        unsafe { skin::fh_counter() }
     }
 
     fn log(&self, level: Level, message: fmt::Arguments<'_>) {

@@ -40,6 +40,28 @@ unsafe extern "C" {
     pub(super) fn fh_descriptor_put(file: *mut c_void);
     pub(super) fn fh_fault_insert(fault: *mut c_void, pfn: u64) -> c_int;
 
+    pub(super) fn fh_file_create(name: *const c_char, bytes: u64, file: *mut *mut c_void) -> c_int;
+    pub(super) fn fh_file_inode(file: *mut c_void) -> *mut c_void;
+    pub(super) fn fh_file_install(file: *mut c_void, object: Object) -> c_int;
+    pub(super) fn fh_file_discard(file: *mut c_void);
+    pub(super) fn fh_inode_zap(inode: *mut c_void, first: u64, pages: u64);
+    pub(super) fn fh_inode_put(inode: *mut c_void);
+
+    pub(super) fn fh_seat_create() -> *mut c_void;
+    pub(super) fn fh_seat_free(seat: *mut c_void);
+    pub(super) fn fh_seat_occupy(seat: *mut c_void, occupied: bool);
+    pub(super) fn fh_seat_wait(seat: *mut c_void, fatal: bool, nanoseconds: u64, ready: *mut c_void)
+    -> c_int;
+    pub(super) fn fh_seat_wake(seat: *mut c_void);
+    pub(super) fn fh_seat_interrupt(seat: *mut c_void);
+    pub(super) fn fh_interrupts_off() -> c_ulong;
+    pub(super) fn fh_interrupts_restore(flags: c_ulong);
+    pub(super) fn fh_has_signal() -> bool;
+    pub(super) fn fh_is_cpu_wanted() -> bool;
+    pub(super) fn fh_reschedule();
+    pub(super) fn fh_counter() -> u64;
+    pub(super) fn fh_counter_frequency() -> u64;
+
     pub(super) fn fh_show(seq: *mut c_void, text: *const u8, length: usize);
 }
 

@@ -1,14 +1,16 @@
 //! A kernel for tests: user memory in a vector, descriptors in a table, and the shim's own fake EL2.
 
-use crate::linux::Level;
+use crate::linux::{Level, MakeFile, Signals};
 use crate::{Descriptor, Errno, Linux};
 use core::ffi::CStr;
 use core::fmt;
 use host_shim::fake::{FIRST, FRAMES, Fake};
+use host_shim::memfd::Mappings;
 use host_shim::provider::{Allocated, Buddy, Contents, Provider as _};
 use host_shim::{Block, HostMemory, Hypercall, Kernel, NotReachable, Pfn};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// Where user memory begins.
 pub(crate) const USER: u64 = 0x10_0000;
@@ -27,6 +29,8 @@ struct State {
     locked: u64,
     locked_limit: u64,
     log: Vec<(Level, String)>,
+    counter: u64,
+    signal: bool,
 }
 
 struct Held(Arc<dyn Descriptor>);
@@ -58,6 +62,8 @@ impl Machine {
             locked: 0,
             locked_limit: u64::MAX,
             log: Vec::new(),
+            counter: 0,
+            signal: false,
         };
         Self {
             el2: Fake::new(),
@@ -153,8 +159,25 @@ fn user(address: u64, length: usize) -> Result<core::ops::Range<usize>, Errno> {
     Ok(start..end.ok_or(Errno::FAULT)?)
 }
 
+/// A wait queue, and whether somebody has the seat.
+#[derive(Debug, Default)]
+pub(crate) struct Seat {
+    turn: Mutex<u64>,
+    woken: Condvar,
+    occupied: AtomicBool,
+}
+
+/// Nothing is mapped.
+#[derive(Debug)]
+struct NoMappings;
+
+impl Mappings for NoMappings {
+    fn zap(&self, _: core::ops::Range<u64>) {}
+}
+
 impl Linux for Machine {
     type Space = u32;
+    type Seat = Seat;
 
     fn has_freehold(&self) -> bool {
         self.state().freehold
@@ -231,6 +254,70 @@ impl Linux for Machine {
         let state = self.state();
         let held = state.descriptors.get(&descriptor).ok_or(Errno::BADF)?;
         Ok(Arc::clone(&held.0))
+    }
+
+    fn open_file(&self, name: &CStr, _: u64, make: MakeFile<'_>) -> Result<u64, Errno> {
+        self.open(name, make(Arc::new(NoMappings))?)
+    }
+
+    fn seat(&self) -> Seat {
+        Seat::default()
+    }
+
+    fn occupy(&self, seat: &Seat, occupied: bool) {
+        seat.occupied.store(occupied, Ordering::SeqCst);
+    }
+
+    fn wait(
+        &self,
+        seat: &Seat,
+        signals: Signals,
+        deadline: Option<u64>,
+        ready: &mut dyn FnMut() -> bool,
+    ) -> Result<(), Errno> {
+        let mut turn = seat.turn.lock().unwrap();
+        loop {
+            if ready() {
+                return Ok(());
+            }
+            if signals == Signals::All && self.has_signal() {
+                return Err(Errno::INTR);
+            }
+            // Time passes for those who wait for it.
+            if let Some(deadline) = deadline {
+                let counter = &mut self.state().counter;
+                *counter = deadline.max(*counter);
+                return Ok(());
+            }
+            turn = seat.woken.wait(turn).unwrap();
+        }
+    }
+
+    fn wake(&self, seat: &Seat) {
+        *seat.turn.lock().unwrap() += 1;
+        seat.woken.notify_all();
+    }
+
+    fn interrupt(&self, _: &Seat) {}
+
+    fn uninterrupted(&self, work: &mut dyn FnMut()) {
+        work();
+    }
+
+    fn has_signal(&self) -> bool {
+        self.state().signal
+    }
+
+    fn is_cpu_wanted(&self) -> bool {
+        false
+    }
+
+    fn reschedule(&self) {
+        std::thread::yield_now();
+    }
+
+    fn counter(&self) -> u64 {
+        self.state().counter
     }
 
     fn log(&self, level: Level, message: fmt::Arguments<'_>) {

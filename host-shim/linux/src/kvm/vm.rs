@@ -1,12 +1,14 @@
 //! VMs.
 
 use super::memory::Ledger;
-use super::{System, abi, capability};
+use super::{Controller, Place, System, abi, capability};
 use crate::{Descriptor, Errno, Linux};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use host_shim::VmConfig;
+use host_shim::vgic::VcpuSet;
 use hyp_abi::vm::{IPA_BITS, MAX_VCPUS, VmFlags};
+use spin::Once;
 
 /// A VM: what `KVM_CREATE_VM` makes. It ends with its last descriptor, and those of its vCPUs.
 #[derive(Debug)]
@@ -17,6 +19,8 @@ pub struct Vm<L: Linux> {
     /// Whose it is: nobody else commands it.
     space: Arc<L::Space>,
     ledger: Arc<Ledger<L>>,
+    places: [Once<Arc<Place<L>>>; MAX_VCPUS],
+    controller: Once<Arc<dyn Controller>>,
 }
 
 impl<L: Linux> Vm<L> {
@@ -56,6 +60,8 @@ impl<L: Linux> Vm<L> {
             shim: Some(shim),
             space,
             ledger: Arc::new(ledger),
+            places: [const { Once::new() }; MAX_VCPUS],
+            controller: Once::new(),
             system,
         })
     }
@@ -76,6 +82,41 @@ impl<L: Linux> Vm<L> {
     /// Who pays for its memory.
     pub const fn ledger(&self) -> &Arc<Ledger<L>> {
         &self.ledger
+    }
+
+    /// The kernel.
+    pub fn linux(&self) -> &L {
+        self.system.linux()
+    }
+
+    /// What others see of a vCPU, if there is one of that index. Called in any context.
+    pub fn place(&self, vcpu: usize) -> Option<&Arc<Place<L>>> {
+        self.places.get(vcpu)?.get()
+    }
+
+    /// Has vCPUs look at what concerns them, after it was changed: they leave the guest, or stop waiting. Called in any
+    /// context.
+    pub fn tell(&self, vcpus: VcpuSet) {
+        for place in vcpus.iter().filter_map(|vcpu| self.place(vcpu)) {
+            place.tell();
+        }
+    }
+
+    /// The VM's interrupt controller, if it has one. Called in any context.
+    pub fn controller(&self) -> Option<&dyn Controller> {
+        self.controller.get().map(|controller| &**controller)
+    }
+
+    /// Gives the VM its interrupt controller. It never gets another. One task does this at a time.
+    ///
+    /// # Errors
+    /// [`Errno::EXIST`].
+    pub fn set_controller(&self, controller: Arc<dyn Controller>) -> Result<(), Errno> {
+        if self.controller.is_completed() {
+            return Err(Errno::EXIST);
+        }
+        self.controller.call_once(|| controller);
+        Ok(())
     }
 
     /// Refuses those whose VM it is not, as KVM does.
