@@ -7,6 +7,7 @@
 mod end;
 mod fault;
 mod identity;
+mod launch;
 mod slot;
 
 pub(crate) use identity::Identity;

@@ -4,8 +4,9 @@ use super::support::*;
 use crate::memfd::Attribute;
 use crate::vm::{MAX_SLOT_PAGES, MAX_SLOTS};
 use crate::{Error, MemfdConfig, SlotConfig};
-use hyp_abi::GuestRange;
+use alloc::vec::Vec;
 use hyp_abi::vm::VmFlags;
+use hyp_abi::{GuestRange, HostCall, VmCall};
 
 #[test]
 fn gm22_an_offset_at_the_end_of_all_numbers_is_refused() {
@@ -239,5 +240,45 @@ fn ar05_a_closed_file_leaves_an_empty_slot_and_another_takes_its_place() {
     vm.add_slot(slot(0, IPA, 4 * P, &other, 0)).unwrap();
     vm.fault(GFN).unwrap();
     drop((vm, vcpu, other));
+    machine.assert_nothing_left();
+}
+
+#[test]
+fn what_files_have_is_given_before_the_launch_in_ascending_order() {
+    let machine = Machine::new();
+    let vm = machine.protected();
+    let file = machine.file(&vm, 8);
+    // The later slot first, and two that lie together.
+    vm.add_slot(slot(0, IPA + 8 * P, 4 * P, &file, 0)).unwrap();
+    vm.add_slot(slot(1, IPA, 2 * P, &file, 6 * P)).unwrap();
+    vm.add_slot(slot(2, IPA + 2 * P, P, &file, 5 * P)).unwrap();
+    assert_eq!(
+        vm.slot_ranges(),
+        [GuestRange::new(GFN, 3), GuestRange::new(GFN + 8, 4)]
+    );
+    assert!(vm.has_slot_at(GFN + 2) && !vm.has_slot_at(GFN + 3));
+    // Page 4 is in no slot, page 2 is punched.
+    for page in [0, 2, 3, 4, 5, 7] {
+        file.allocate(page * P, P).unwrap();
+    }
+    file.punch(2 * P, P).unwrap();
+    machine.fake.log();
+    assert_eq!(vm.give_resident(), Ok(4));
+    let gfns: Vec<u64> = machine
+        .fake
+        .log()
+        .into_iter()
+        .filter_map(|call| match call {
+            HostCall::Vm(VmCall::Donate { gfn, .. }) => Some(gfn),
+            _ => None,
+        })
+        .collect();
+    let mut ascending = gfns.clone();
+    ascending.sort_unstable();
+    ascending.dedup();
+    assert_eq!(ascending, [GFN + 1, GFN + 2, GFN + 8, GFN + 11]);
+    assert!(gfns.is_sorted());
+    assert_eq!(vm.give_resident(), Ok(0));
+    drop((file, vm));
     machine.assert_nothing_left();
 }

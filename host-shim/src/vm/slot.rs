@@ -115,6 +115,11 @@ impl<K: Kernel> Slots<K> {
         self.by_number.values()
     }
 
+    /// By guest frame number.
+    pub(super) fn ascending(&self) -> impl Iterator<Item = &Arc<Slot<K>>> {
+        self.by_gfn.values()
+    }
+
     fn add(&mut self, number: u32, slot: &Arc<Slot<K>>) -> Result<(), Error> {
         if self.by_number.contains_key(&number) {
             // A slot is never changed, only deleted.
