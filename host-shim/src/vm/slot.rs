@@ -164,7 +164,8 @@ impl<K: Kernel> Vm<K> {
             && fits(config.ipa, 1 << core.ipa_bits())
             && fits(config.offset, config.file.size())
             && Arc::ptr_eq(file.vm(), core);
-        if !valid {
+        // A slot is never changed, only deleted. That comes before what its file has to say.
+        if !valid || core.slots.lock().by_number.contains_key(&config.slot) {
             return Err(Error::InvalidArgument);
         }
         let slot = Arc::new(Slot {
