@@ -110,6 +110,10 @@ void fh_reschedule(void);
 u64 fh_counter(void);
 u64 fh_counter_frequency(void);
 
+/* timer.c, for the skin itself: the virtual timer's interrupt. */
+int timer_start(void);
+void timer_stop(void);
+
 /* file.c: files that have an inode of their own. */
 /* For the skin itself. */
 extern const struct file_operations file_operations;

@@ -143,6 +143,9 @@ static int __init freehold_init(void)
 	result = fhr_start(&module);
 	if (result)
 		goto no_module;
+	result = timer_start();
+	if (result)
+		goto no_timer;
 	result = misc_register(&system_device);
 	if (result) {
 		pr_err("/dev/kvm cannot be had (%d): is KVM there?\n", result);
@@ -155,6 +158,8 @@ static int __init freehold_init(void)
 	return 0;
 
 no_device:
+	timer_stop();
+no_timer:
 	fhr_stop(module);
 	check_memory();
 no_module:
@@ -166,6 +171,7 @@ static void __exit freehold_exit(void)
 {
 	debugfs_remove_recursive(debug_directory);
 	misc_deregister(&system_device);
+	timer_stop();
 	fhr_stop(module);
 	file_stop();
 	check_memory();

@@ -27,12 +27,14 @@ macro_rules! numbers {
 }
 
 numbers! {
+    PERM = 1, "The caller may not; here: it is a protected guest's.";
     NOENT = 2, "There is nothing of that name.";
     SRCH = 3, "There is no such process; here: the VM is gone.";
     INTR = 4, "A signal came first.";
     IO = 5, "The device failed; here: the caller is not the process whose VM it is, or EL2 refused.";
     NXIO = 6, "There is no such device or address.";
     TOOBIG = 7, "What is asked for does not fit where it is to go.";
+    NOEXEC = 8, "The vCPU was not initialized.";
     BADF = 9, "That is no open descriptor.";
     AGAIN = 11, "Not now.";
     NOMEM = 12, "There is no memory.";
@@ -117,13 +119,13 @@ mod tests {
 
     #[test]
     fn an_error_survives_the_way_through_the_kernel() {
-        for errno in [Errno::NOTTY, Errno::HWPOISON, Errno::from_number(1)] {
+        for errno in [Errno::NOTTY, Errno::HWPOISON, Errno::from_number(99)] {
             assert_eq!(Errno::check(returned(Err(errno))), Err(errno));
         }
         assert_eq!(Errno::check(returned(Ok(7))), Ok(7));
         assert_eq!(
-            format!("{:?} {:?}", Errno::NOTTY, Errno::from_number(1)),
-            "ENOTTY errno 1"
+            format!("{:?} {:?}", Errno::NOTTY, Errno::from_number(99)),
+            "ENOTTY errno 99"
         );
     }
 }

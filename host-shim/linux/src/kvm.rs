@@ -2,6 +2,9 @@
 //!
 //! - [`system`]: `/dev/kvm` itself. [`System`] is what the module has as a whole.
 //! - [`vm`]: what `KVM_CREATE_VM` makes.
+//! - [`slots`]: the VM's memory. [`memfd`]: files of it.
+//! - [`vcpu`]: what `KVM_CREATE_VCPU` makes. [`run`]: `KVM_RUN`. [`run_page`]: the page that both share with user space.
+//!   [`register`]: registers by name.
 //! - [`place`]: what others see of a vCPU.
 //! - [`controller`]: the seam between vCPUs and the interrupt controller.
 //! - [`capability`]: what `KVM_CHECK_EXTENSION` answers.
@@ -13,10 +16,16 @@
 pub mod abi;
 pub mod capability;
 pub mod controller;
+pub mod memfd;
 pub mod memory;
 pub mod place;
+pub mod register;
+pub mod run;
+pub mod run_page;
+pub mod slots;
 pub mod statistics;
 pub mod system;
+pub mod vcpu;
 pub mod vm;
 
 #[cfg(test)]
@@ -25,17 +34,23 @@ mod fake;
 mod tests;
 
 pub use controller::Controller;
+pub use memfd::Memfd;
 pub use place::Place;
 pub use system::{Refusal, System};
+pub use vcpu::Vcpu;
 pub use vm::Vm;
 
 use crate::{Errno, Linux};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Reads a structure of the caller's.
-#[expect(dead_code, reason = "the commands that are there so far have none")]
 fn read_user<T: FromBytes + IntoBytes>(linux: &impl Linux, address: u64) -> Result<T, Errno> {
     let mut value = T::new_zeroed();
     linux.copy_from_user(address, value.as_mut_bytes())?;
     Ok(value)
+}
+
+/// Writes a structure of the caller's.
+fn write_user<T: IntoBytes + Immutable>(linux: &impl Linux, address: u64, value: &T) -> Result<(), Errno> {
+    linux.copy_to_user(address, value.as_bytes())
 }

@@ -156,7 +156,7 @@ pub trait Descriptor: Any + Send + Sync {
     ///
     /// # Errors
     /// As the command is documented; [`Errno::NOTTY`] if there is no such command.
-    fn ioctl(&self, command: u32, argument: u64) -> Result<u64, Errno>;
+    fn ioctl(self: Arc<Self>, command: u32, argument: u64) -> Result<u64, Errno>;
 
     /// How many pages can be mapped; `None` if it cannot be mapped at all.
     fn pages(&self) -> Option<u64> {

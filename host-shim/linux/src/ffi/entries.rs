@@ -109,7 +109,7 @@ unsafe extern "C" fn fhr_show(module: Module, file: c_uint, seq: *mut c_void) {
 unsafe extern "C" fn fhr_ioctl(object: Object, command: c_uint, argument: c_ulong) -> c_long {
     // SAFETY: by the caller's promise.
     let object = unsafe { look(object) };
-    returned(object.ioctl(command, argument))
+    returned(Arc::clone(object).ioctl(command, argument))
 }
 
 /// The last duplicate of a descriptor, and its last mapping, are gone.

@@ -3,6 +3,7 @@
 //! What is not in the table is not there, and the answer is 0, as KVM's is.
 
 use crate::Linux;
+use host_shim::memfd::MemfdFlags;
 use hyp_abi::vm::{IPA_BITS, MAX_VCPUS};
 
 /// A capability, by KVM's number.
@@ -12,22 +13,42 @@ use hyp_abi::vm::{IPA_BITS, MAX_VCPUS};
 pub enum Capability {
     NrVcpus = 9,
     NrMemslots = 10,
+    MpState = 14,
+    DestroyMemoryRegionWorks = 21,
+    JoinMemoryRegionsWorks = 30,
     MaxVcpus = 66,
+    OneReg = 70,
+    ArmPsci = 87,
+    ArmPsci02 = 102,
     CheckExtensionVm = 105,
     MaxVcpuId = 128,
     ImmediateExit = 136,
     ArmVmIpaSize = 165,
+    UserMemory2 = 231,
+    MemoryFaultInfo = 232,
+    GuestMemfd = 234,
+    GuestMemfdFlags = 244,
 }
 
 /// Every capability that has an answer other than 0.
-pub const ALL: [Capability; 7] = [
+pub const ALL: [Capability; 17] = [
     Capability::NrVcpus,
     Capability::NrMemslots,
+    Capability::MpState,
+    Capability::DestroyMemoryRegionWorks,
+    Capability::JoinMemoryRegionsWorks,
     Capability::MaxVcpus,
+    Capability::OneReg,
+    Capability::ArmPsci,
+    Capability::ArmPsci02,
     Capability::CheckExtensionVm,
     Capability::MaxVcpuId,
     Capability::ImmediateExit,
     Capability::ArmVmIpaSize,
+    Capability::UserMemory2,
+    Capability::MemoryFaultInfo,
+    Capability::GuestMemfd,
+    Capability::GuestMemfdFlags,
 ];
 
 /// The answer for the capability of that number.
@@ -36,7 +57,18 @@ pub fn check(linux: &impl Linux, number: u64) -> u64 {
         return 0;
     };
     match capability {
-        Capability::CheckExtensionVm | Capability::ImmediateExit => 1,
+        Capability::CheckExtensionVm
+        | Capability::ImmediateExit
+        | Capability::MpState
+        | Capability::DestroyMemoryRegionWorks
+        | Capability::JoinMemoryRegionsWorks
+        | Capability::OneReg
+        | Capability::ArmPsci
+        | Capability::ArmPsci02
+        | Capability::UserMemory2
+        | Capability::MemoryFaultInfo
+        | Capability::GuestMemfd => 1,
+        Capability::GuestMemfdFlags => MemfdFlags::all().bits(),
         Capability::NrVcpus => u64::from(linux.cpus()).min(MAX_VCPUS as u64),
         Capability::MaxVcpus | Capability::MaxVcpuId => MAX_VCPUS as u64,
         Capability::NrMemslots => host_shim::vm::MAX_SLOTS.into(),

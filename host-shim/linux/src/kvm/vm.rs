@@ -1,13 +1,16 @@
 //! VMs.
 
 use super::memory::Ledger;
-use super::{Controller, Place, System, abi, capability};
+use super::{Controller, Place, System, abi, capability, write_user};
 use crate::{Descriptor, Errno, Linux};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 use host_shim::VmConfig;
+use host_shim::sync::Mutex;
 use host_shim::vgic::VcpuSet;
-use hyp_abi::vm::{IPA_BITS, MAX_VCPUS, VmFlags};
+use hyp_abi::GuestRange;
+use hyp_abi::vm::{IPA_BITS, MAX_MEMORY_RANGES, MAX_VCPUS, VmFlags};
 use spin::Once;
 
 /// A VM: what `KVM_CREATE_VM` makes. It ends with its last descriptor, and those of its vCPUs.
@@ -19,7 +22,16 @@ pub struct Vm<L: Linux> {
     /// Whose it is: nobody else commands it.
     space: Arc<L::Space>,
     ledger: Arc<Ledger<L>>,
-    places: [Once<Arc<Place<L>>>; MAX_VCPUS],
+    ipa_bits: u64,
+    protected: bool,
+    /// What EL2 knows to be memory. Held by whoever launches, or makes a vCPU.
+    pub(super) declared: Mutex<L, Vec<GuestRange>>,
+    launched: AtomicBool,
+    /// The guest has turned itself off.
+    over: AtomicBool,
+    /// vCPUs that EL2 has, and nobody else.
+    pub(super) spare_vcpus: Mutex<L, Vec<host_shim::Vcpu<L>>>,
+    pub(super) places: [Once<Arc<Place<L>>>; MAX_VCPUS],
     controller: Once<Arc<dyn Controller>>,
 }
 
@@ -60,6 +72,12 @@ impl<L: Linux> Vm<L> {
             shim: Some(shim),
             space,
             ledger: Arc::new(ledger),
+            ipa_bits,
+            protected,
+            declared: Mutex::<L, _>::new(Vec::new()),
+            launched: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+            spare_vcpus: Mutex::<L, _>::new(Vec::new()),
             places: [const { Once::new() }; MAX_VCPUS],
             controller: Once::new(),
             system,
@@ -119,6 +137,62 @@ impl<L: Linux> Vm<L> {
         Ok(())
     }
 
+    /// Bits of its addresses.
+    pub const fn ipa_bits(&self) -> u64 {
+        self.ipa_bits
+    }
+
+    /// Whether it is protected.
+    pub const fn is_protected(&self) -> bool {
+        self.protected
+    }
+
+    /// Whether it has begun.
+    pub fn is_launched(&self) -> bool {
+        self.launched.load(Ordering::SeqCst)
+    }
+
+    /// Whether the guest has turned itself off: no vCPU runs again.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_over(&self) {
+        self.over.store(true, Ordering::SeqCst);
+        self.tell(VcpuSet::first(MAX_VCPUS));
+    }
+
+    /// Launches it: EL2 is told what is memory, gets what is in it if the guest is protected, and where vCPU 0 begins.
+    /// Where it fails it can be tried again.
+    pub(super) fn launch(&self, entry: u64, argument: u64) -> Result<(), Errno> {
+        let mut declared = self.declared.lock();
+        if self.is_launched() {
+            return Ok(());
+        }
+        if let Some(controller) = self.controller() {
+            controller.start()?;
+        }
+        let shim = self.shim()?;
+        let ranges = shim.slot_ranges();
+        if ranges.len() > MAX_MEMORY_RANGES {
+            return Err(Errno::TOOBIG);
+        }
+        for range in ranges {
+            // An attempt that failed may have declared it.
+            if !declared.contains(&range) {
+                shim.add_memory(range)?;
+                declared.push(range);
+            }
+        }
+        if self.protected {
+            shim.give_resident()?;
+        }
+        shim.launch(entry, argument)?;
+        self.launched.store(true, Ordering::SeqCst);
+        self.tell(VcpuSet::first(MAX_VCPUS));
+        Ok(())
+    }
+
     /// Refuses those whose VM it is not, as KVM does.
     ///
     /// # Errors
@@ -133,10 +207,21 @@ impl<L: Linux> Vm<L> {
 }
 
 impl<L: Linux> Descriptor for Vm<L> {
-    fn ioctl(&self, command: u32, argument: u64) -> Result<u64, Errno> {
+    fn ioctl(self: Arc<Self>, command: u32, argument: u64) -> Result<u64, Errno> {
         self.check_caller()?;
         match command {
             abi::CHECK_EXTENSION => Ok(capability::check(self.system.linux(), argument)),
+            abi::CREATE_VCPU => self.create_vcpu(argument),
+            abi::CREATE_GUEST_MEMFD => self.create_memfd(argument),
+            abi::SET_USER_MEMORY_REGION => self.set_region(argument),
+            abi::SET_USER_MEMORY_REGION2 => self.set_region2(argument),
+            abi::ARM_PREFERRED_TARGET => {
+                let target = abi::VcpuInit {
+                    target: abi::TARGET_GENERIC_V8,
+                    features: [0; 7],
+                };
+                write_user(self.linux(), argument, &target).map(|()| 0)
+            }
             _ => Err(Errno::NOTTY),
         }
     }

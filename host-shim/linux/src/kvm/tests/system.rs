@@ -97,10 +97,10 @@ fn vms_have_the_sizes_that_the_machine_has() {
 fn a_vm_is_commanded_by_its_own_process_only() {
     let (machine, system) = started();
     let vm = machine.object(system.ioctl(CREATE_VM, 0).unwrap());
-    assert_eq!(vm.ioctl(CHECK_EXTENSION, 9), Ok(2));
-    assert_eq!(vm.ioctl(CREATE_VM, 0), Err(Errno::NOTTY));
+    assert_eq!(Arc::clone(&vm).ioctl(CHECK_EXTENSION, 9), Ok(2));
+    assert_eq!(Arc::clone(&vm).ioctl(CREATE_VM, 0), Err(Errno::NOTTY));
     machine.become_process(2);
-    assert_eq!(vm.ioctl(CHECK_EXTENSION, 9), Err(Errno::IO));
+    assert_eq!(Arc::clone(&vm).ioctl(CHECK_EXTENSION, 9), Err(Errno::IO));
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn the_wrong_object_is_not_taken_for_another() {
     #[derive(Debug)]
     struct Other;
     impl linux::Descriptor for Other {
-        fn ioctl(&self, _: u32, _: u64) -> Result<u64, Errno> {
+        fn ioctl(self: Arc<Self>, _: u32, _: u64) -> Result<u64, Errno> {
             Err(Errno::NOTTY)
         }
     }

@@ -1,0 +1,341 @@
+//! `KVM_RUN`.
+
+use super::run_page::UserExit;
+use super::vcpu::{State, Vcpu};
+use crate::linux::Signals;
+use crate::{Errno, Linux};
+use core::cell::Cell;
+use host_shim::vcpu::Entry;
+use host_shim::vgic::VcpuSet;
+use host_shim::{Error, Exit};
+use hyp_abi::run_page::WaitKind;
+use hyp_abi::{FRAME_SIZE, Status};
+
+/// What a guest is told about its last exit when it runs next. It is kept until it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Nothing.
+    None,
+    /// Do that again.
+    Retry,
+    /// You do not get that.
+    Refuse,
+    /// User space has yet to say what is read: so many bytes.
+    WaitsForLoad(u64),
+    /// This is read.
+    Loaded(u64),
+    /// It is stored.
+    Stored,
+    /// The host has no such service.
+    NoService,
+}
+
+impl Answer {
+    fn entry(self) -> Entry {
+        let entry = Entry::new();
+        match self {
+            Self::None | Self::WaitsForLoad(_) => entry,
+            Self::Retry => entry.retry(),
+            Self::Refuse => entry.refuse(),
+            Self::Loaded(value) => entry.loaded(value),
+            Self::Stored => entry.stored(),
+            Self::NoService => entry.served([hyp_abi::guest_call::NOT_SUPPORTED.cast_unsigned(), 0, 0, 0]),
+        }
+    }
+}
+
+/// What is done about an exit.
+enum Next {
+    /// The guest goes on, with the answer.
+    Run(Answer),
+    /// It waits for an interrupt.
+    Wait,
+    /// User space is told, and the guest goes on with the answer.
+    Tell(UserExit, Answer),
+    /// The command fails, and user space is told why if there is more to say.
+    Fail(Option<UserExit>, Errno),
+}
+
+impl<L: Linux> Vcpu<L> {
+    /// `KVM_RUN`.
+    ///
+    /// # Errors
+    /// [`Errno::INTR`] for a signal; [`Errno::FAULT`] or [`Errno::HWPOISON`] if there is no memory behind the guest's, of
+    /// which the run page says more; [`Errno::NOMEM`]; why the VM could not be launched.
+    pub(super) fn run(&self, state: &mut State<L>) -> Result<(), Errno> {
+        if let Answer::WaitsForLoad(bytes) = state.answer {
+            // What is read is taken now, also if nothing more is done: user space may have the page for other things next.
+            let mask = u64::MAX
+                .checked_shr(64_u32.saturating_sub(8 * bytes as u32))
+                .unwrap_or(0);
+            state.answer = Answer::Loaded(self.page.loaded() & mask);
+        }
+        if self.page.is_exit_wanted() {
+            return self.interrupted();
+        }
+        let linux = self.vm.linux();
+        linux.occupy(self.place.seat(), true);
+        let result = self.begin(state).and_then(|()| self.cycle(state));
+        linux.occupy(self.place.seat(), false);
+        result
+    }
+
+    fn interrupted(&self) -> Result<(), Errno> {
+        self.page.exit(UserExit::Signal);
+        Err(Errno::INTR)
+    }
+
+    /// Waits until the vCPU may run for the first time. The VM is launched by its vCPU 0, as that is where it begins.
+    fn begin(&self, state: &State<L>) -> Result<(), Errno> {
+        if self.vm.is_launched() {
+            return Ok(());
+        }
+        if self.index == 0 && !self.is_off(state) {
+            return self
+                .vm
+                .launch(state.registers.entry(), state.registers.argument());
+        }
+        self.wait(None, &mut || self.vm.is_launched())
+    }
+
+    /// Waits at the vCPU's place; a signal ends the command.
+    fn wait(&self, deadline: Option<u64>, ready: &mut dyn FnMut() -> bool) -> Result<(), Errno> {
+        self.vm
+            .linux()
+            .wait(self.place.seat(), Signals::All, deadline, ready)
+            .or_else(|_| self.interrupted())
+    }
+
+    /// The guest runs until something is for user space.
+    fn cycle(&self, state: &mut State<L>) -> Result<(), Errno> {
+        let linux = self.vm.linux();
+        loop {
+            linux.reschedule();
+            if linux.has_signal() {
+                return self.interrupted();
+            }
+            let times_on = self.place.times_on();
+            let exit = match self.enter_guest(state) {
+                Ok(Some(exit)) => exit,
+                Ok(None) => continue,
+                Err(error) if error.status() == Some(Status::VcpuOff) => {
+                    state.off = Some(times_on);
+                    self.wait(None, &mut || self.place.times_on() != times_on)?;
+                    continue;
+                }
+                // It turned itself off, and no vCPU of it ever runs again.
+                Err(Error::WrongState) if self.vm.is_over() => {
+                    self.wait(None, &mut || false)?;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            state.off = None;
+            state.answer = Answer::None;
+            match self.deal(exit) {
+                Next::Run(answer) => state.answer = answer,
+                Next::Wait => self.wait_for_interrupt(state)?,
+                Next::Tell(exit, answer) => {
+                    state.answer = answer;
+                    self.page.exit(exit);
+                    return Ok(());
+                }
+                Next::Fail(exit, errno) => {
+                    if let Some(exit) = exit {
+                        self.page.exit(exit);
+                    }
+                    return Err(errno);
+                }
+            }
+        }
+    }
+
+    /// Runs the guest once, if nothing speaks against it.
+    fn enter_guest(&self, state: &mut State<L>) -> Result<Option<Exit>, Error> {
+        let (vm, linux, place) = (&self.vm, self.vm.linux(), &self.place);
+        let (answer, index) = (state.answer, self.index as usize);
+        let controller = vm.controller();
+        let kicks = Cell::new(VcpuSet::EMPTY);
+        let exit = state.shim.run_through(|enter| {
+            linux.uninterrupted(&mut || {
+                place.look();
+                let mut entry = answer.entry();
+                if let Some(controller) = controller {
+                    entry = controller.enter(index, entry);
+                }
+                if !place.is_asked() && !linux.has_signal() && !linux.is_cpu_wanted() {
+                    enter(&entry);
+                }
+                place.come_out();
+            });
+        });
+        if let Some(controller) = controller {
+            let interrupts = match &exit {
+                Ok(Some(_)) => Some(state.shim.interrupts()?),
+                _ => None,
+            };
+            linux.uninterrupted(&mut || {
+                kicks.set(match &interrupts {
+                    Some(interrupts) => controller.leave(index, interrupts),
+                    None => controller.cancel(index),
+                });
+            });
+            vm.tell(kicks.get());
+        }
+        exit
+    }
+
+    /// What is done about an exit.
+    fn deal(&self, exit: Exit) -> Next {
+        match exit {
+            Exit::Interrupt => Next::Run(Answer::None),
+            Exit::Wait(WaitKind::Event) => {
+                self.vm.linux().reschedule();
+                Next::Run(Answer::None)
+            }
+            Exit::Wait(WaitKind::Interrupt | WaitKind::Suspend) => Next::Wait,
+            Exit::MemoryFault { gfn, .. } => self.fault(gfn),
+            Exit::MmioRead { ipa, bytes } => self.load(ipa, bytes),
+            Exit::MmioWrite { ipa, bytes, value } => self.store(ipa, bytes, value),
+            Exit::MemoryNeeded { pages } => {
+                self.with_shim(|shim| shim.top_up(pages.max(1)).map(|_| Answer::Retry))
+            }
+            Exit::Pinned { .. } => Next::Run(Answer::Refuse),
+            Exit::HostService { .. } => Next::Run(Answer::NoService),
+            Exit::SendInterrupt { value, register } => {
+                self.told(|controller, vcpu| controller.send(vcpu, register, value));
+                Next::Run(Answer::None)
+            }
+            Exit::CpuOn { index } => {
+                let index = usize::try_from(index).unwrap_or(usize::MAX);
+                if let Some(place) = self.vm.place(index) {
+                    place.turn_on();
+                }
+                Next::Run(Answer::None)
+            }
+            // The next attempt to run it says that it is off, unless it is on again by then.
+            Exit::CpuOff => Next::Run(Answer::None),
+            Exit::SystemOff => self.over(UserExit::Shutdown),
+            Exit::SystemReset => self.over(UserExit::Reset),
+            Exit::Lost { gfn } => Next::Fail(Some(self.memory_fault(gfn)), Errno::HWPOISON),
+            Exit::Relinquished(range) => {
+                self.with_shim(|shim| shim.take_relinquished(range).map(|_| Answer::None))
+            }
+            Exit::Unhandled { class } => Next::Tell(UserExit::Unexpected { class }, Answer::None),
+        }
+    }
+
+    fn with_shim(&self, work: impl FnOnce(&host_shim::Vm<L>) -> Result<Answer, Error>) -> Next {
+        let done = self.vm.shim().and_then(|shim| work(shim).map_err(Errno::from));
+        done.map_or_else(|errno| Next::Fail(None, errno), Next::Run)
+    }
+
+    /// Has the interrupt controller do something, if there is one, and tells those whom it concerns.
+    fn told(&self, mut work: impl FnMut(&dyn super::Controller, usize) -> VcpuSet) {
+        if let Some(controller) = self.vm.controller() {
+            let mut concerned = VcpuSet::EMPTY;
+            self.vm
+                .linux()
+                .uninterrupted(&mut || concerned = work(controller, self.index as usize));
+            self.vm.tell(concerned);
+        }
+    }
+
+    fn memory_fault(&self, gfn: u64) -> UserExit {
+        UserExit::MemoryFault {
+            address: gfn * FRAME_SIZE,
+            private: self.vm.is_protected(),
+        }
+    }
+
+    /// The guest has no page there.
+    fn fault(&self, gfn: u64) -> Next {
+        let given = self.vm.shim().map(|shim| shim.fault(gfn));
+        match given {
+            Ok(Ok(())) => Next::Run(Answer::Retry),
+            Ok(Err(Error::NoMemory | Error::OverLimit)) => Next::Fail(None, Errno::NOMEM),
+            Ok(Err(Error::Poisoned | Error::Lost)) => {
+                Next::Fail(Some(self.memory_fault(gfn)), Errno::HWPOISON)
+            }
+            Ok(Err(_)) => Next::Fail(Some(self.memory_fault(gfn)), Errno::FAULT),
+            Err(errno) => Next::Fail(None, errno),
+        }
+    }
+
+    /// Whether there is memory where EL2, which learns of memory at the launch, knows none: a slot that came later.
+    fn is_new_memory(&self, ipa: u64) -> bool {
+        self.vm
+            .shim()
+            .is_ok_and(|shim| shim.has_slot_at(ipa / FRAME_SIZE))
+    }
+
+    fn load(&self, ipa: u64, bytes: u64) -> Next {
+        if self.is_new_memory(ipa) {
+            return self.fault(ipa / FRAME_SIZE);
+        }
+        let mut value = None;
+        self.told(|controller, vcpu| {
+            let loaded = controller.load(vcpu, ipa, bytes);
+            value = loaded.map(|(value, _)| value);
+            loaded.map_or(VcpuSet::EMPTY, |(_, concerned)| concerned)
+        });
+        if let Some(value) = value {
+            return Next::Run(Answer::Loaded(value));
+        }
+        let exit = UserExit::Mmio {
+            address: ipa,
+            bytes,
+            stored: None,
+        };
+        Next::Tell(exit, Answer::WaitsForLoad(bytes))
+    }
+
+    fn store(&self, ipa: u64, bytes: u64, value: u64) -> Next {
+        if self.is_new_memory(ipa) {
+            return self.fault(ipa / FRAME_SIZE);
+        }
+        let mut is_done = false;
+        self.told(|controller, vcpu| {
+            let stored = controller.store(vcpu, ipa, bytes, value);
+            is_done = stored.is_some();
+            stored.unwrap_or(VcpuSet::EMPTY)
+        });
+        if is_done {
+            return Next::Run(Answer::Stored);
+        }
+        let exit = UserExit::Mmio {
+            address: ipa,
+            bytes,
+            stored: Some(value),
+        };
+        Next::Tell(exit, Answer::Stored)
+    }
+
+    /// The guest has ended itself.
+    fn over(&self, exit: UserExit) -> Next {
+        self.vm.set_over();
+        Next::Tell(exit, Answer::None)
+    }
+
+    /// The guest has nothing to do until an interrupt comes.
+    fn wait_for_interrupt(&self, state: &State<L>) -> Result<(), Errno> {
+        let (vm, linux, vcpu) = (&self.vm, self.vm.linux(), self.index as usize);
+        let interrupts = state.shim.interrupts()?;
+        let controller = vm.controller();
+        if controller.is_none() && interrupts.timer_is_due() {
+            return Ok(());
+        }
+        let deadline = interrupts.timer_deadline();
+        self.wait(deadline, &mut || {
+            let mut pending = false;
+            if let Some(controller) = controller {
+                linux.uninterrupted(&mut || pending = controller.is_pending(vcpu));
+            }
+            pending || self.place.is_asked()
+        })?;
+        if deadline.is_some_and(|deadline| linux.counter() >= deadline) {
+            self.told(|controller, vcpu| controller.timer_is_due(vcpu));
+        }
+        Ok(())
+    }
+}
