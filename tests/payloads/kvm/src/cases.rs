@@ -1,6 +1,10 @@
 //! The cases, by what they are about.
 
+mod memfd;
+mod run;
+mod slots;
 mod system;
+mod vcpus;
 
 use crate::device::Errno;
 use crate::{Case, Outcome};
@@ -8,7 +12,16 @@ use std::fmt::Debug;
 
 /// All of them.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    [system::CASES].into_iter().flatten().copied()
+    [
+        system::CASES,
+        memfd::CASES,
+        slots::CASES,
+        vcpus::CASES,
+        run::CASES,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// Names a function as a case.

@@ -30,6 +30,22 @@ pub(crate) const CREATE_VM: u32 = 0xAE01;
 pub(crate) const CHECK_EXTENSION: u32 = 0xAE03;
 pub(crate) const GET_VCPU_MMAP_SIZE: u32 = 0xAE04;
 
+pub(crate) const CREATE_VCPU: u32 = 0xAE41;
+pub(crate) const RUN: u32 = 0xAE80;
+
+/// Commands with a structure.
+pub(crate) const SET_USER_MEMORY_REGION: u32 = 0x4020_AE46;
+pub(crate) const SET_USER_MEMORY_REGION2: u32 = 0x40A0_AE49;
+pub(crate) const CREATE_GUEST_MEMFD: u32 = 0xC040_AED4;
+pub(crate) const GET_MP_STATE: u32 = 0x8004_AE98;
+pub(crate) const SET_MP_STATE: u32 = 0x4004_AE99;
+pub(crate) const GET_ONE_REG: u32 = 0x4010_AEAB;
+pub(crate) const SET_ONE_REG: u32 = 0x4010_AEAC;
+pub(crate) const ARM_VCPU_INIT: u32 = 0x4020_AEAE;
+pub(crate) const ARM_PREFERRED_TARGET: u32 = 0x8020_AEAF;
+pub(crate) const GET_REG_LIST: u32 = 0xC008_AEB0;
+pub(crate) const ARM_VCPU_FINALIZE: u32 = 0x4004_AEC2;
+
 /// The type of a protected VM.
 pub(crate) const PROTECTED: u64 = 1 << 31;
 
@@ -47,6 +63,33 @@ impl Fd {
         // SAFETY: the kernel checks whatever it takes for an address, and no command writes to one that is given here.
         let result = unsafe { libc::ioctl(self.raw(), command as libc::c_int, argument) };
         u64::try_from(result).map_err(|_| last_error())
+    }
+
+    /// A command whose argument is a structure, as large as the command's number says.
+    pub(crate) fn pass<T>(&self, command: u32, argument: &mut T) -> Result<u64, Errno> {
+        assert_eq!(size_of::<T>(), (command >> 16 & 0x3FFF) as usize);
+        // SAFETY: the command writes no more than the structure, which is there until it returns.
+        let result = unsafe { libc::ioctl(self.raw(), command as libc::c_int, &raw mut *argument) };
+        u64::try_from(result).map_err(|_| last_error())
+    }
+
+    /// A command with a structure that makes a descriptor.
+    pub(crate) fn make_by<T>(&self, command: u32, argument: &mut T) -> Result<Self, Errno> {
+        let raw = self.pass(command, argument)? as i32;
+        // SAFETY: the command made it, and nobody else has it.
+        Ok(Self(unsafe { File::from_raw_fd(raw) }))
+    }
+
+    /// Allocates or frees a part of a file.
+    pub(crate) fn fallocate(&self, mode: i32, offset: u64, length: u64) -> Result<(), Errno> {
+        // SAFETY: it has no pointers.
+        let result = unsafe { libc::fallocate(self.raw(), mode, offset as i64, length as i64) };
+        if result == 0 { Ok(()) } else { Err(last_error()) }
+    }
+
+    /// As what the standard library can do with it.
+    pub(crate) const fn file(&self) -> &File {
+        &self.0
     }
 
     /// A command that makes a descriptor.
@@ -70,5 +113,99 @@ impl Kvm {
 
     pub(crate) fn create_vm(&self, kind: u64) -> Result<Fd, Errno> {
         self.0.make(CREATE_VM, kind)
+    }
+}
+
+/// Memory of a descriptor, mapped shared.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    address: usize,
+    length: usize,
+}
+
+impl Mapping {
+    pub(crate) fn of(fd: &Fd, offset: u64, length: u64) -> Result<Self, Errno> {
+        Self::with(fd, offset, length, libc::MAP_SHARED)
+    }
+
+    pub(crate) fn with(fd: &Fd, offset: u64, length: u64, flags: i32) -> Result<Self, Errno> {
+        let length = length as usize;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: the kernel chooses a place where there is nothing.
+        let address = unsafe {
+            libc::mmap(
+                core::ptr::null_mut(),
+                length,
+                protection,
+                flags,
+                fd.raw(),
+                offset as i64,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(last_error());
+        }
+        Ok(Self {
+            address: address.expose_provenance(),
+            length,
+        })
+    }
+
+    pub(crate) const fn address(&self) -> usize {
+        self.address
+    }
+
+    fn at<T>(&self, offset: u64) -> *mut T {
+        assert!(offset as usize + size_of::<T>() <= self.length);
+        core::ptr::with_exposed_provenance_mut(self.address + offset as usize)
+    }
+
+    pub(crate) fn read<T: Copy>(&self, offset: u64) -> T {
+        // SAFETY: it is mapped, and plain numbers are read. Where the kernel does not let us we die, which is asked for.
+        unsafe { self.at::<T>(offset).read_volatile() }
+    }
+
+    pub(crate) fn write<T: Copy>(&self, offset: u64, value: T) {
+        // SAFETY: as above; nobody has a reference to it.
+        unsafe { self.at::<T>(offset).write_volatile(value) };
+    }
+
+    /// Reads from a file into it, by a system call.
+    pub(crate) fn read_from(&self, fd: i32, offset: u64, length: usize) -> Result<usize, Errno> {
+        // SAFETY: the kernel checks the address.
+        let result = unsafe { libc::read(fd, self.at::<u8>(offset).cast(), length) };
+        usize::try_from(result).map_err(|_| last_error())
+    }
+
+    /// Writes it to a file, by a system call.
+    pub(crate) fn write_to(&self, fd: i32, offset: u64, length: usize) -> Result<usize, Errno> {
+        // SAFETY: the kernel checks the address.
+        let result = unsafe { libc::write(fd, self.at::<u8>(offset).cast(), length) };
+        usize::try_from(result).map_err(|_| last_error())
+    }
+
+    /// Reads a word of it as another process would, by `process_vm_readv`.
+    pub(crate) fn read_as_another(&self, offset: u64) -> Result<u64, Errno> {
+        let mut word = 0_u64;
+        let local = libc::iovec {
+            iov_base: (&raw mut word).cast(),
+            iov_len: 8,
+        };
+        let remote = libc::iovec {
+            iov_base: self.at::<u8>(offset).cast(),
+            iov_len: 8,
+        };
+        // SAFETY: it asks for the process's own number.
+        let process = unsafe { libc::getpid() };
+        // SAFETY: the word has a place; the kernel checks the other address.
+        let result = unsafe { libc::process_vm_readv(process, &raw const local, 1, &raw const remote, 1, 0) };
+        if result == 8 { Ok(word) } else { Err(last_error()) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped, and nobody has a reference to it.
+        unsafe { libc::munmap(core::ptr::with_exposed_provenance_mut(self.address), self.length) };
     }
 }

@@ -6,6 +6,7 @@
 
 mod cases;
 mod device;
+mod guest;
 mod process;
 
 use device::Kvm;

@@ -40,6 +40,83 @@ pub(crate) fn in_child(work: impl FnOnce() -> Outcome) -> Result<Ended> {
     }
 }
 
+/// Does something in a child that shares what is mapped, and tells how that ends. Other threads may be at work.
+pub(crate) fn apart(work: impl FnOnce()) -> Result<Ended> {
+    // SAFETY: the child touches memory, and ends.
+    match unsafe { libc::fork() } {
+        -1 => Err(Error::last_os_error()),
+        0 => {
+            work();
+            // SAFETY: nothing of the parent's is to be run at the child's end.
+            unsafe { libc::_exit(0) }
+        }
+        child => wait(child),
+    }
+}
+
+/// Has a signal interrupt system calls, and do nothing else.
+pub(crate) fn take_signals() {
+    let handler: extern "C" fn(libc::c_int) = handle;
+    // SAFETY: the structure is plain numbers.
+    let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
+    action.sa_sigaction = handler as usize;
+    // SAFETY: the handler does nothing.
+    unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, core::ptr::null_mut()) };
+}
+
+extern "C" fn handle(_: libc::c_int) {}
+
+/// The calling thread, to be signalled.
+pub(crate) fn this_thread() -> libc::pid_t {
+    // SAFETY: it only asks.
+    unsafe { libc::gettid() }
+}
+
+/// Signals a thread of this process.
+pub(crate) fn signal(thread: libc::pid_t) {
+    // SAFETY: it only asks.
+    let process = unsafe { libc::getpid() };
+    // SAFETY: it has no pointers.
+    unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGUSR1) };
+}
+
+/// Reads a word of a child that shares what is mapped, as a debugger does.
+pub(crate) fn peek(address: usize) -> Result<i64> {
+    // SAFETY: the child stops, and ends.
+    let child = match unsafe { libc::fork() } {
+        -1 => return Err(Error::last_os_error()),
+        0 => {
+            // SAFETY: it has no arguments that matter.
+            unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) };
+            // SAFETY: it stops this process until its parent goes on with it.
+            unsafe { libc::raise(libc::SIGSTOP) };
+            // SAFETY: nothing of the parent's is to be run at the child's end.
+            unsafe { libc::_exit(0) }
+        }
+        child => child,
+    };
+    let mut status = 0;
+    // SAFETY: the status has a place.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    let mut word = 0_i64;
+    // The system call and not the library's function, which has no place for an error of its own.
+    // SAFETY: the word has a place; the kernel checks the address.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_ptrace,
+            libc::PTRACE_PEEKDATA,
+            child,
+            address,
+            &raw mut word,
+        )
+    };
+    let error = Error::last_os_error();
+    // SAFETY: it is our child.
+    unsafe { libc::kill(child, libc::SIGKILL) };
+    wait(child)?;
+    if result == 0 { Ok(word) } else { Err(error) }
+}
+
 fn wait(child: libc::pid_t) -> Result<Ended> {
     let mut status = 0;
     // SAFETY: the status has a place.

@@ -21,6 +21,10 @@ free_pages() {
 
 load() {
     grep -q " /sys/kernel/debug " /proc/mounts || mount -t debugfs debugfs /sys/kernel/debug
+    # A case that failed leaves it loaded.
+    if [ -c /dev/kvm ]; then
+        rmmod freehold
+    fi
     insmod /freehold.ko
     [ -c /dev/kvm ] || fail "there is no /dev/kvm"
 }
@@ -86,5 +90,29 @@ case_answers_as_kvm_does() {
     same "the device" "$(stat -c '%a %t,%T' /dev/kvm)" "600 a,e8"
     kvm_cases system 8
     cat $debug/statistics
+    unload
+}
+
+case_has_files_of_guest_memory() {
+    load
+    kvm_cases memfd 15
+    unload
+}
+
+case_has_slots() {
+    load
+    kvm_cases slot 14
+    unload
+}
+
+case_has_vcpus() {
+    load
+    kvm_cases vcpu 8
+    unload
+}
+
+case_has_guests_that_run() {
+    load
+    kvm_cases run 14
     unload
 }

@@ -1,0 +1,321 @@
+//! Guests that run.
+
+use super::{cases, refused, same};
+use crate::Outcome;
+use crate::device::{Mapping, PROTECTED};
+use crate::guest::{
+    CPU_OFF, CPU_ON, DATA, Do, Exit, Guest, KINDS, P, RELINQUISH, REPORT, SHARE, SYSTEM_RESET, UNSHARE,
+    list_of,
+};
+use crate::process::{Ended, apart, signal, take_signals, this_thread};
+use std::time::{Duration, Instant};
+
+cases![
+    run_reports_and_turns_itself_off,
+    run_loads_of_every_width_get_what_user_space_says,
+    run_stores_of_every_width_say_what_is_stored,
+    run_can_be_ended_by_a_reset,
+    run_after_the_end_waits_for_a_signal,
+    run_ends_at_once_if_that_is_wanted,
+    run_is_ended_by_a_signal,
+    run_lets_other_tasks_run,
+    run_wakes_from_its_timer,
+    run_turns_vcpus_on_and_off,
+    run_keeps_memory_to_itself_if_it_is_protected,
+    run_shares_memory_that_the_host_then_sees,
+    run_gives_memory_up_and_finds_it_zero,
+    run_finds_what_user_space_has_loaded,
+];
+
+/// What a page holds that the host must not see.
+const SECRET: u64 = 0x5ec2_e75e_c2e7_5ec2;
+const OFFSET: u64 = 4 * P;
+
+fn each(lists: &[&[Do]], work: impl Fn(&Guest, u64) -> Outcome) -> Outcome {
+    for kind in KINDS {
+        let guest = Guest::new(kind, lists)?;
+        work(&guest, kind).map_err(|why| format!("kind {kind:#x}: {why}"))?;
+    }
+    Ok(())
+}
+
+fn run_reports_and_turns_itself_off() -> Outcome {
+    each(&[&[Do::Report(0x1234), Do::Report(u64::MAX)]], |guest, _| {
+        guest.vcpu().reports("one", 0x1234)?;
+        guest.vcpu().reports("two", u64::MAX)?;
+        guest.vcpu().turns_off()
+    })
+}
+
+fn run_loads_of_every_width_get_what_user_space_says() -> Outcome {
+    let device = 0x0a00_0008;
+    let list = [
+        Do::Load(1, device),
+        Do::Load(2, device),
+        Do::Load(4, device),
+        Do::Load(8, device),
+        Do::LoadSigned(device),
+    ];
+    each(&[&list], |guest, _| {
+        let vcpu = guest.vcpu();
+        let said = 0x8182_8384_8586_8788;
+        for (bytes, loaded) in [
+            (1, 0x88),
+            (2, 0x8788),
+            (4, 0x8586_8788),
+            (8, said),
+            (1, 0xffff_ffff_ffff_ff88),
+        ] {
+            same("the exit", vcpu.run(), Ok(Exit::Load(device, bytes)))?;
+            vcpu.answer(said);
+            // What is said is taken, though the guest does not run yet.
+            vcpu.want_exit(true);
+            refused("an exit at once", vcpu.run(), libc::EINTR)?;
+            vcpu.want_exit(false);
+            vcpu.answer(0);
+            vcpu.reports("what the guest got", loaded)?;
+        }
+        vcpu.turns_off()
+    })
+}
+
+fn run_stores_of_every_width_say_what_is_stored() -> Outcome {
+    let device = 0x0a00_0008;
+    let value = 0x8182_8384_8586_8788;
+    let list = [1, 2, 4, 8].map(|bytes| Do::Store(bytes, device, value));
+    each(&[&list], |guest, _| {
+        for (bytes, stored) in [(1, 0x88), (2, 0x8788), (4, 0x8586_8788), (8, value)] {
+            same(
+                "the exit",
+                guest.vcpu().run(),
+                Ok(Exit::Store(device, bytes, stored)),
+            )?;
+        }
+        guest.vcpu().turns_off()
+    })
+}
+
+fn run_can_be_ended_by_a_reset() -> Outcome {
+    each(&[&[Do::Call(SYSTEM_RESET, 0, 0, 0)]], |guest, _| {
+        same("the exit", guest.vcpu().run(), Ok(Exit::Event(2)))
+    })
+}
+
+/// Signals this thread after a while.
+fn soon() {
+    take_signals();
+    let thread = this_thread();
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        signal(thread);
+    });
+}
+
+fn interrupted(guest: &Guest) -> Outcome {
+    soon();
+    refused("the run", guest.vcpu().run(), libc::EINTR)?;
+    same("the exit", guest.vcpu().exit(), Exit::Signal)
+}
+
+fn run_after_the_end_waits_for_a_signal() -> Outcome {
+    each(&[&[]], |guest, _| {
+        guest.vcpu().turns_off()?;
+        interrupted(guest)
+    })
+}
+
+fn run_ends_at_once_if_that_is_wanted() -> Outcome {
+    each(&[&[Do::Report(1)]], |guest, _| {
+        guest.vcpu().want_exit(true);
+        for _ in 0..2 {
+            refused("the run", guest.vcpu().run(), libc::EINTR)?;
+            same("the exit", guest.vcpu().exit(), Exit::Signal)?;
+        }
+        guest.vcpu().want_exit(false);
+        guest.vcpu().reports("the guest", 1)
+    })
+}
+
+fn run_is_ended_by_a_signal() -> Outcome {
+    each(&[&[Do::Report(1), Do::Spin]], |guest, _| {
+        guest.vcpu().reports("the guest", 1)?;
+        interrupted(guest)?;
+        interrupted(guest)
+    })?;
+    // One that waits for an interrupt that never comes.
+    each(&[&[Do::Wait]], |guest, _| interrupted(guest))
+}
+
+fn run_lets_other_tasks_run() -> Outcome {
+    each(&[&[Do::Spin]], |guest, _| {
+        take_signals();
+        let thread = this_thread();
+        // More of them than there are CPUs, and each has to do something before the guest is stopped.
+        let workers: Vec<_> = (0..8)
+            .map(|_| {
+                std::thread::spawn(|| {
+                    let until = Instant::now() + Duration::from_millis(200);
+                    let mut turns = 0_u64;
+                    while Instant::now() < until {
+                        turns += 1;
+                    }
+                    turns
+                })
+            })
+            .collect();
+        let waiter = std::thread::spawn(move || {
+            let turns: Vec<u64> = workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap_or_default())
+                .collect();
+            signal(thread);
+            turns.iter().all(|turns| *turns > 0)
+        });
+        refused("the run", guest.vcpu().run(), libc::EINTR)?;
+        same("the workers", waiter.join().ok(), Some(true))
+    })
+}
+
+fn run_wakes_from_its_timer() -> Outcome {
+    // 62.5 MHz on this machine: 0.2 s.
+    let ticks = 12_500_000;
+    let list = [Do::Timer(ticks), Do::Report(1), Do::Wait, Do::TimerState];
+    each(&[&list], |guest, _| {
+        guest.vcpu().reports("the guest", 1)?;
+        let before = Instant::now();
+        // Enabled and due. EL2 masks it until the guest has dealt with it.
+        let state = guest.vcpu().reported()?;
+        same("the timer", state & 5, 5)?;
+        let waited = before.elapsed();
+        if waited < Duration::from_millis(100) || waited > Duration::from_secs(10) {
+            return Err(format!("it woke after {waited:?}"));
+        }
+        guest.vcpu().turns_off()
+    })
+}
+
+fn run_turns_vcpus_on_and_off() -> Outcome {
+    let first = [
+        Do::Call(CPU_ON, 1, crate::guest::BASE, list_of(1)),
+        Do::Report(1),
+        // As soon as the other has reported.
+        Do::Call(CPU_ON, 1, crate::guest::BASE, list_of(1)),
+        Do::Report(2),
+    ];
+    let second = [Do::Report(3), Do::Call(CPU_OFF, 0, 0, 0)];
+    each(&[&first, &second], |guest, _| {
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| -> Outcome {
+                take_signals();
+                guest.vcpus[1].reports("the second", 3)?;
+                // Off, and on again.
+                guest.vcpus[1].reports("the second again", 3)
+            });
+            let vcpu = guest.vcpu();
+            vcpu.reports("CPU_ON", 0)?;
+            vcpu.reports("the first", 1)?;
+            // Until it is off it is on already.
+            std::thread::sleep(Duration::from_millis(300));
+            vcpu.reports("CPU_ON again", 0)?;
+            vcpu.reports("the first", 2)?;
+            other.join().map_err(|_| "the second panicked".to_owned())??;
+            vcpu.turns_off()
+        })
+    })
+}
+
+fn bus_error(what: &str, touch: impl FnOnce()) -> Outcome {
+    let ended = apart(touch).map_err(|error| error.to_string())?;
+    same(what, ended, Ended::Killed(libc::SIGBUS))
+}
+
+/// Tries whatever a process has to reach a page that a guest keeps to itself.
+fn out_of_reach(memory: &Mapping, offset: u64) -> Outcome {
+    use std::os::fd::AsRawFd as _;
+    bus_error("a read", || _ = memory.read::<u64>(offset))?;
+    bus_error("a write", || memory.write(offset, 0_u64))?;
+    let zero = std::fs::File::open("/dev/zero").map_err(|error| error.to_string())?;
+    refused(
+        "read(2)",
+        memory.read_from(zero.as_raw_fd(), offset, 8),
+        libc::EFAULT,
+    )?;
+    let (_reader, writer) = std::io::pipe().map_err(|error| error.to_string())?;
+    refused(
+        "write(2)",
+        memory.write_to(writer.as_raw_fd(), offset, 8),
+        libc::EFAULT,
+    )?;
+    refused("process_vm_readv", memory.read_as_another(offset), libc::EFAULT)?;
+    let peeked = crate::process::peek(memory.address() + offset as usize);
+    same(
+        "ptrace",
+        peeked.map_err(|error| error.raw_os_error()),
+        Err(Some(libc::EIO)),
+    )
+}
+
+fn run_keeps_memory_to_itself_if_it_is_protected() -> Outcome {
+    let list = [Do::Store(8, DATA, SECRET), Do::Report(1), Do::Load(8, DATA)];
+    let guest = Guest::new(0, &[&list])?;
+    guest.vcpu().reports("the guest", 1)?;
+    same("what the host sees", guest.memory.read::<u64>(OFFSET), SECRET)?;
+
+    let guest = Guest::new(PROTECTED, &[&list])?;
+    guest.vcpu().reports("the guest", 1)?;
+    out_of_reach(&guest.memory, OFFSET).map_err(|why| format!("its data: {why}"))?;
+    out_of_reach(&guest.memory, 0).map_err(|why| format!("its program: {why}"))?;
+    // What it never touched is not the host's either.
+    out_of_reach(&guest.memory, 10 * P).map_err(|why| format!("what it has not: {why}"))?;
+    guest.vcpu().reports("what the guest sees", SECRET)
+}
+
+fn run_shares_memory_that_the_host_then_sees() -> Outcome {
+    let list = [
+        Do::Store(8, DATA, 7),
+        Do::Call(SHARE, DATA, 0, 0),
+        Do::Load(8, DATA),
+        Do::Store(8, DATA, SECRET),
+        Do::Call(UNSHARE, DATA, 0, 0),
+        Do::Load(8, DATA),
+    ];
+    let guest = Guest::new(PROTECTED, &[&list])?;
+    let (vcpu, memory) = (guest.vcpu(), &guest.memory);
+    vcpu.reports("sharing", 0)?;
+    same("what the host sees", memory.read::<u64>(OFFSET), 7)?;
+    memory.write::<u64>(OFFSET, 8);
+    vcpu.reports("what the guest sees", 8)?;
+    vcpu.reports("taking it back", 0)?;
+    out_of_reach(memory, OFFSET)?;
+    vcpu.reports("what the guest sees", SECRET)
+}
+
+fn run_gives_memory_up_and_finds_it_zero() -> Outcome {
+    let list = [
+        Do::Store(8, DATA, SECRET),
+        Do::Call(RELINQUISH, DATA, 0, 0),
+        Do::Load(8, DATA),
+    ];
+    let guest = Guest::new(PROTECTED, &[&list])?;
+    guest.vcpu().reports("giving it up", 0)?;
+    out_of_reach(&guest.memory, OFFSET)?;
+    guest.vcpu().reports("what the guest finds", 0)
+}
+
+fn run_finds_what_user_space_has_loaded() -> Outcome {
+    let list = [
+        Do::Check(DATA, P, SECRET),
+        Do::Check(DATA + P, P, 0),
+        Do::Load(8, DATA + 2 * P),
+    ];
+    each(&[&list], |guest, _| {
+        for word in 0..P / 8 {
+            guest.memory.write(OFFSET + word * 8, SECRET);
+        }
+        guest.memory.write(OFFSET + 2 * P, 9_u64);
+        guest.vcpu().reports("a page that is otherwise", 0)?;
+        guest.vcpu().reports("a page that is not zero", 0)?;
+        guest.vcpu().reports("a word", 9)?;
+        same("the device", guest.vcpu().exit(), Exit::Store(REPORT, 8, 9))
+    })
+}

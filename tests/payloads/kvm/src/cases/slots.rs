@@ -1,0 +1,298 @@
+//! Slots, by the numbers of the conformance list for guest_memfd.
+
+use super::{cases, refused, same, succeed};
+use crate::Outcome;
+use crate::device::{Errno, Fd, Kvm, Mapping, PROTECTED, SET_USER_MEMORY_REGION};
+use crate::guest::{BASE, DATA, Do, Exit, Guest, KINDS, MMAP_SHARED, P, memfd, set_slot, slot};
+use kvm_bindings::{
+    KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region,
+};
+
+cases![
+    slot_gm22_an_offset_at_the_end_of_all_numbers_is_refused,
+    slot_sr01_sr02_sr03_sr04_flags_that_there_are_not_are_refused,
+    slot_sr05_sr06_only_a_file_of_the_vm_is_taken,
+    slot_sr07_every_misaligned_offset_is_refused,
+    slot_sr08_sr09_sr10_what_overlaps_is_refused,
+    slot_sr11_there_are_32767,
+    slot_sr12_a_slot_is_deleted_and_never_changed,
+    slot_ar01_a_file_without_mmap_is_for_protected_guests,
+    slot_ar03_the_file_counts_and_not_the_address,
+    slot_px01_a_deleted_slot_is_a_memory_fault,
+    slot_px02_a_place_without_a_slot_is_a_device,
+    slot_ar05_a_closed_file_is_a_memory_fault_and_another_takes_its_place,
+    slot_ar06_what_is_punched_reads_zero,
+    slot_that_comes_late_is_memory,
+];
+
+fn vm(kind: u64) -> Result<Fd, String> {
+    succeed("a VM", Kvm::open().and_then(|kvm| kvm.create_vm(kind)))
+}
+
+/// Does it with a VM of each kind and a file of four pages.
+fn each(work: impl Fn(&Fd, &Fd) -> Outcome) -> Outcome {
+    for kind in KINDS {
+        let vm = vm(kind)?;
+        let file = succeed("a file", memfd(&vm, 4 * P, MMAP_SHARED))?;
+        work(&vm, &file).map_err(|why| format!("kind {kind:#x}: {why}"))?;
+    }
+    Ok(())
+}
+
+fn slot_gm22_an_offset_at_the_end_of_all_numbers_is_refused() -> Outcome {
+    each(|vm, file| {
+        for offset in [i64::MAX as u64 / P * P, u64::MAX / P * P, 4 * P, P] {
+            let set = set_slot(vm, slot(0, BASE, 4 * P, file.raw(), offset));
+            refused(&format!("{offset:#x}"), set, libc::EINVAL)?;
+        }
+        Ok(())
+    })
+}
+
+fn slot_sr01_sr02_sr03_sr04_flags_that_there_are_not_are_refused() -> Outcome {
+    each(|vm, file| {
+        for bit in 2..32 {
+            let mut region = kvm_userspace_memory_region {
+                flags: 1 << bit,
+                guest_phys_addr: BASE,
+                memory_size: P,
+                ..Default::default()
+            };
+            let set = vm.pass(SET_USER_MEMORY_REGION, &mut region);
+            refused(&format!("bit {bit} of the first"), set, libc::EINVAL)?;
+        }
+        for bit in 3..32 {
+            for flags in [1 << bit, 1 << bit | KVM_MEM_GUEST_MEMFD] {
+                let mut region = slot(0, BASE, P, file.raw(), 0);
+                region.flags = flags;
+                refused(&format!("flags {flags:#x}"), set_slot(vm, region), libc::EINVAL)?;
+            }
+        }
+        for other in [KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY] {
+            let mut region = slot(0, BASE, P, file.raw(), 0);
+            region.flags |= other;
+            refused(&format!("flag {other}"), set_slot(vm, region), libc::EINVAL)?;
+        }
+        Ok(())
+    })
+}
+
+fn slot_sr05_sr06_only_a_file_of_the_vm_is_taken() -> Outcome {
+    for kind in KINDS {
+        let kvm = succeed("/dev/kvm", Kvm::open())?;
+        let (one, other) = (vm(kind)?, vm(kind)?);
+
+        let ordinary = std::fs::File::open("/").map_err(|error| error.to_string())?;
+        let theirs = succeed("a file", memfd(&other, P, MMAP_SHARED))?;
+        use std::os::fd::AsRawFd as _;
+        for (what, raw) in [
+            ("/dev/kvm", kvm.0.raw()),
+            ("the VM", one.raw()),
+            ("an ordinary file", ordinary.as_raw_fd()),
+            ("a file of another VM", theirs.raw()),
+        ] {
+            refused(what, set_slot(&one, slot(0, BASE, P, raw, 0)), libc::EINVAL)?;
+        }
+        refused("no file", set_slot(&one, slot(0, BASE, P, 999, 0)), libc::EBADF)?;
+        refused("-1", set_slot(&one, slot(0, BASE, P, -1, 0)), libc::EBADF)?;
+        succeed("its own", set_slot(&other, slot(0, BASE, P, theirs.raw(), 0)))?;
+    }
+    Ok(())
+}
+
+fn slot_sr07_every_misaligned_offset_is_refused() -> Outcome {
+    each(|vm, file| {
+        for offset in 1..P {
+            refused(
+                "an offset",
+                set_slot(vm, slot(0, BASE, P, file.raw(), offset)),
+                libc::EINVAL,
+            )?;
+        }
+        for (gpa, size) in [(BASE + 1, P), (BASE, P + 1), (BASE, P - 1)] {
+            refused(
+                "a slot",
+                set_slot(vm, slot(0, gpa, size, file.raw(), 0)),
+                libc::EINVAL,
+            )?;
+        }
+        succeed("a whole one", set_slot(vm, slot(0, BASE, P, file.raw(), 0)))
+    })
+}
+
+fn slot_sr08_sr09_sr10_what_overlaps_is_refused() -> Outcome {
+    each(|vm, file| {
+        let set = |number, gpa, size, offset| set_slot(vm, slot(number, gpa, size, file.raw(), offset));
+        let far = BASE + 64 * P;
+        succeed("the front", set(0, BASE, 2 * P, 0))?;
+        succeed("the back", set(1, BASE + 2 * P, 2 * P, 2 * P))?;
+        succeed("deleting the front", set(0, BASE, 0, 0))?;
+        for offset in [P, 2 * P] {
+            refused("a part of the file", set(0, far, 2 * P, offset), libc::EEXIST)?;
+        }
+        let other = succeed("another file", memfd(vm, 4 * P, MMAP_SHARED))?;
+        for gpa in [BASE + P, BASE + 3 * P] {
+            let over = set_slot(vm, slot(2, gpa, 2 * P, other.raw(), 0));
+            refused("addresses of another slot", over, libc::EEXIST)?;
+        }
+        succeed("the front again", set(0, far, 2 * P, 0))
+    })
+}
+
+fn slot_sr11_there_are_32767() -> Outcome {
+    let vm = vm(0)?;
+    let file = succeed("a file", memfd(&vm, 32768 * P, MMAP_SHARED))?;
+    for number in 0..32767_u32 {
+        let at = u64::from(number) * P;
+        let added = set_slot(&vm, slot(number, BASE + at, P, file.raw(), at));
+        succeed(&format!("slot {number}"), added)?;
+    }
+    let at = 32767 * P;
+    let one_more = set_slot(&vm, slot(32767, BASE + at, P, file.raw(), at));
+    refused("one more", one_more, libc::EINVAL)
+}
+
+fn slot_sr12_a_slot_is_deleted_and_never_changed() -> Outcome {
+    each(|vm, file| {
+        let set = |gpa, size, offset| set_slot(vm, slot(7, gpa, size, file.raw(), offset));
+        refused("deleting what is not there", set(BASE, 0, 0), libc::EINVAL)?;
+        succeed("a slot", set(BASE, 2 * P, 0))?;
+        for (what, changed) in [
+            ("as it is", set(BASE, 2 * P, 0)),
+            ("moved", set(BASE + 16 * P, 2 * P, 0)),
+            ("grown", set(BASE, 3 * P, 0)),
+            ("elsewhere in the file", set(BASE, 2 * P, 2 * P)),
+        ] {
+            refused(what, changed, libc::EINVAL)?;
+        }
+        succeed("deleting it", set(BASE, 0, 0))?;
+        refused("deleting it again", set(BASE, 0, 0), libc::EINVAL)?;
+        refused("a large one", set(BASE, 1 << 43, 0), libc::EINVAL)?;
+        refused("one that is too far up", set(1 << 40, P, 0), libc::EFAULT)
+    })
+}
+
+fn slot_ar01_a_file_without_mmap_is_for_protected_guests() -> Outcome {
+    for flags in [0, 2] {
+        let plain = vm(0)?;
+        let file = succeed("a file", memfd(&plain, P, flags))?;
+        refused(
+            "its slot",
+            set_slot(&plain, slot(0, BASE, P, file.raw(), 0)),
+            libc::EINVAL,
+        )?;
+        let protected = vm(PROTECTED)?;
+        let file = succeed("a file", memfd(&protected, P, flags))?;
+        succeed("its slot", set_slot(&protected, slot(0, BASE, P, file.raw(), 0)))?;
+    }
+    Ok(())
+}
+
+fn slot_ar03_the_file_counts_and_not_the_address() -> Outcome {
+    for kind in KINDS {
+        let guest = Guest::new(kind, &[&[Do::Load(8, 1 << 32)]])?;
+        let file = succeed("a file", memfd(&guest.vm, P, MMAP_SHARED))?;
+        let mut region = slot(1, 1 << 32, P, file.raw(), 0);
+        // The program's own memory, with something else in it.
+        region.userspace_addr = guest.memory.address() as u64;
+        succeed("a slot", set_slot(&guest.vm, region))?;
+        let mapping = succeed("a mapping", Mapping::of(&file, 0, P))?;
+        mapping.write::<u64>(0, 0x1234);
+        guest.vcpu().reports("what the guest finds", 0x1234)?;
+    }
+    Ok(())
+}
+
+/// A run that fails for want of memory.
+fn memory_fault(guest: &Guest, kind: u64, errno: i32, address: u64) -> Outcome {
+    refused("the run", guest.vcpu().run(), errno)?;
+    let flags = if kind == PROTECTED { 8 } else { 0 };
+    same(
+        "the exit",
+        guest.vcpu().exit(),
+        Exit::MemoryFault([flags, address, P]),
+    )
+}
+
+fn slot_px01_a_deleted_slot_is_a_memory_fault() -> Outcome {
+    for kind in KINDS {
+        let place = 1 << 32;
+        let guest = Guest::new(
+            kind,
+            &[&[Do::Report(1), Do::Load(8, place), Do::Load(8, place), Do::Go(0)]],
+        )?;
+        let file = succeed("a file", memfd(&guest.vm, P, MMAP_SHARED))?;
+        succeed("a slot", set_slot(&guest.vm, slot(1, place, P, file.raw(), 0)))?;
+        guest.vcpu().reports("the guest", 1)?;
+        if kind == PROTECTED {
+            // What a guest has stays with it: only what it has not can go.
+            succeed("deleting the slot", set_slot(&guest.vm, slot(1, place, 0, 0, 0)))?;
+        } else {
+            guest.vcpu().reports("what it finds", 0)?;
+            succeed("deleting the slot", set_slot(&guest.vm, slot(1, place, 0, 0, 0)))?;
+        }
+        memory_fault(&guest, kind, libc::EFAULT, place)?;
+        // Once there is memory again, it goes on.
+        succeed("a slot", set_slot(&guest.vm, slot(1, place, P, file.raw(), 0)))?;
+        guest.vcpu().reports("what it finds", 0)?;
+        if kind == PROTECTED {
+            let deleted = set_slot(&guest.vm, slot(1, place, 0, 0, 0));
+            refused("deleting what the guest has", deleted, libc::EBUSY)?;
+        }
+    }
+    Ok(())
+}
+
+fn slot_px02_a_place_without_a_slot_is_a_device() -> Outcome {
+    for kind in KINDS {
+        let guest = Guest::new(kind, &[&[Do::Load(4, 1 << 33)]])?;
+        same("the exit", guest.vcpu().run(), Ok(Exit::Load(1 << 33, 4)))?;
+    }
+    Ok(())
+}
+
+fn slot_ar05_a_closed_file_is_a_memory_fault_and_another_takes_its_place() -> Outcome {
+    for kind in KINDS {
+        let place = 1 << 32;
+        let guest = Guest::new(kind, &[&[Do::Load(8, place)]])?;
+        let file = succeed("a file", memfd(&guest.vm, P, MMAP_SHARED))?;
+        succeed("a slot", set_slot(&guest.vm, slot(1, place, P, file.raw(), 0)))?;
+        drop(file);
+        memory_fault(&guest, kind, libc::EFAULT, place)?;
+        succeed("deleting the slot", set_slot(&guest.vm, slot(1, place, 0, 0, 0)))?;
+        let other = succeed("another", memfd(&guest.vm, P, MMAP_SHARED))?;
+        succeed("its slot", set_slot(&guest.vm, slot(1, place, P, other.raw(), 0)))?;
+        guest.vcpu().reports("what the guest finds", 0)?;
+    }
+    Ok(())
+}
+
+fn slot_ar06_what_is_punched_reads_zero() -> Outcome {
+    let punch = |guest: &Guest, page: u64| -> Result<(), Errno> {
+        let mode = libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE;
+        guest.file.fallocate(mode, page * P, P)
+    };
+    let list = [Do::Store(8, DATA, 7), Do::Load(8, DATA), Do::Load(8, DATA)];
+    let guest = Guest::new(0, &[&list])?;
+    guest.vcpu().reports("before", 7)?;
+    succeed("the punch", punch(&guest, 4))?;
+    guest.vcpu().reports("after", 0)?;
+    let guest = Guest::new(PROTECTED, &[&list])?;
+    guest.vcpu().reports("before", 7)?;
+    // What a protected guest has is not taken from it.
+    refused("the punch", punch(&guest, 4), libc::EBUSY)?;
+    guest.vcpu().reports("after", 7)
+}
+
+fn slot_that_comes_late_is_memory() -> Outcome {
+    for kind in KINDS {
+        let place = 1 << 34;
+        let list = [Do::Report(1), Do::Store(8, place, 5), Do::Load(8, place)];
+        let guest = Guest::new(kind, &[&list])?;
+        guest.vcpu().reports("the guest", 1)?;
+        let file = succeed("a file", memfd(&guest.vm, P, MMAP_SHARED))?;
+        succeed("a slot", set_slot(&guest.vm, slot(1, place, P, file.raw(), 0)))?;
+        guest.vcpu().reports("what it stored", 5)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+// A guest that does what a list says. It needs no stack, no MMU and no vectors, and runs wherever it lies.
+//
+// x0: the list, of entries of eight words: what to do, and up to four arguments. What it has to tell it stores to the
+// device at REPORT.
+
+.equ REPORT, 0x09000000
+
+.section .rodata.guest, "a"
+.balign 8
+.global guest_start, guest_end
+guest_start:
+    mov     x19, x0
+    movz    x20, #(REPORT >> 16), lsl #16
+next:
+    ldp     x9, x1, [x19]
+    ldp     x2, x3, [x19, #16]
+    ldr     x4, [x19, #32]
+    add     x19, x19, #64
+    adr     x10, table
+    add     x10, x10, x9, lsl #2
+    br      x10
+table:
+    b       off                 // 0
+    b       load                // 1: bytes, address
+    b       store               // 2: bytes, address, value
+    b       call                // 3: x0, x1, x2, x3
+    b       report              // 4: value
+    b       wait                // 5
+    b       timer               // 6: ticks from now
+    b       timer_state         // 7
+    b       spin                // 8
+    b       fill                // 9: address, bytes, value
+    b       check               // 10: address, bytes, value
+    b       go                  // 11: list
+    b       load_signed         // 12: address
+
+off:
+    movz    x0, #0x8400, lsl #16
+    movk    x0, #0x0008         // SYSTEM_OFF
+    hvc     #0
+spin:
+    b       spin
+load:
+    cmp     x1, #2
+    b.eq    2f
+    b.hi    3f
+    ldrb    w0, [x2]
+    b       tell
+2:  ldrh    w0, [x2]
+    b       tell
+3:  cmp     x1, #4
+    b.ne    4f
+    ldr     w0, [x2]
+    b       tell
+4:  ldr     x0, [x2]
+    b       tell
+load_signed:
+    ldrsb   x0, [x1]
+    b       tell
+store:
+    cmp     x1, #2
+    b.eq    2f
+    b.hi    3f
+    strb    w3, [x2]
+    b       next
+2:  strh    w3, [x2]
+    b       next
+3:  cmp     x1, #4
+    b.ne    4f
+    str     w3, [x2]
+    b       next
+4:  str     x3, [x2]
+    b       next
+call:
+    mov     x0, x1
+    mov     x1, x2
+    mov     x2, x3
+    mov     x3, x4
+    hvc     #0
+    b       tell
+report:
+    mov     x0, x1
+tell:
+    str     x0, [x20]
+    b       next
+wait:
+    wfi
+    b       next
+timer:
+    isb
+    mrs     x0, cntvct_el0
+    add     x0, x0, x1
+    msr     cntv_cval_el0, x0
+    mov     x0, #1
+    msr     cntv_ctl_el0, x0
+    isb
+    b       next
+timer_state:
+    isb
+    mrs     x0, cntv_ctl_el0
+    b       tell
+fill:
+    add     x2, x2, x1
+1:  str     x3, [x1], #8
+    cmp     x1, x2
+    b.lo    1b
+    b       next
+check:
+    add     x2, x2, x1
+    mov     x0, #0
+1:  ldr     x5, [x1], #8
+    cmp     x5, x3
+    cinc    x0, x0, ne
+    cmp     x1, x2
+    b.lo    1b
+    b       tell
+go:
+    mov     x19, x1
+    b       next
+guest_end:
+
+.text
