@@ -86,6 +86,11 @@ impl Machine {
         self.state().process = process;
     }
 
+    /// A signal waits for everybody, or no more.
+    pub(crate) fn set_signal(&self, signal: bool) {
+        self.state().signal = signal;
+    }
+
     /// Lets so many allocations of frames succeed, and then none; `None`: all.
     pub(crate) fn fail_after(&self, allocations: Option<u64>) {
         self.state().allocations = allocations;

@@ -4,7 +4,7 @@ use super::{System, Vm, abi, read_user};
 use crate::{Descriptor, Errno, Linux};
 use alloc::sync::Arc;
 use host_shim::memfd::{FallocateMode, MemfdFlags};
-use host_shim::{Error, GuestMemfd, MemfdConfig, Pfn};
+use host_shim::{GuestMemfd, MemfdConfig, Pfn};
 use hyp_abi::FRAME_SIZE;
 
 /// A file of guest memory. It outlives its VM's descriptors, but not as memory of the guest: the VM ends with those.
@@ -64,12 +64,6 @@ impl<L: Linux> Descriptor for Memfd<L> {
 
     fn fallocate(&self, mode: u32, offset: u64, length: u64) -> Result<(), Errno> {
         let mode = FallocateMode::from_bits(mode).ok_or(Errno::OPNOTSUPP)?;
-        self.file
-            .fallocate(mode, offset, length)
-            .map_err(|error| match error {
-                // Not what user space calls the memory of a group, or of the machine.
-                Error::OverLimit => Errno::NOMEM,
-                error => error.into(),
-            })
+        Ok(self.file.fallocate(mode, offset, length)?)
     }
 }
