@@ -33,6 +33,9 @@ long fhr_system_ioctl(void *module, unsigned int command, unsigned long argument
 /* Answers a read of a file under debugfs, by fh_show(). */
 void fhr_show(void *module, unsigned int file, struct seq_file *seq);
 
+/* Whether Freehold refuses the kernel accesses to what is at a physical address. Does not sleep. */
+bool fhr_is_refused(void *module, unsigned long address);
+
 long fhr_ioctl(void *object, unsigned int command, unsigned long argument);
 void fhr_close(void *object);
 /* How many pages can be mapped. */
@@ -113,6 +116,10 @@ u64 fh_counter_frequency(void);
 /* timer.c, for the skin itself: the virtual timer's interrupt. */
 int timer_start(void);
 void timer_stop(void);
+
+/* die.c, for the skin itself: oopses that Freehold caused have its name. */
+int die_start(void *module);
+void die_stop(void);
 
 /* file.c: files that have an inode of their own. */
 /* For the skin itself. */

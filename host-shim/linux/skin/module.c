@@ -146,6 +146,9 @@ static int __init freehold_init(void)
 	result = timer_start();
 	if (result)
 		goto no_timer;
+	result = die_start(module);
+	if (result)
+		goto no_notifier;
 	result = misc_register(&system_device);
 	if (result) {
 		pr_err("/dev/kvm cannot be had (%d): is KVM there?\n", result);
@@ -158,6 +161,8 @@ static int __init freehold_init(void)
 	return 0;
 
 no_device:
+	die_stop();
+no_notifier:
 	timer_stop();
 no_timer:
 	fhr_stop(module);
@@ -171,6 +176,7 @@ static void __exit freehold_exit(void)
 {
 	debugfs_remove_recursive(debug_directory);
 	misc_deregister(&system_device);
+	die_stop();
 	timer_stop();
 	fhr_stop(module);
 	file_stop();

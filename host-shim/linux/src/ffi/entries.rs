@@ -101,6 +101,17 @@ unsafe extern "C" fn fhr_show(module: Module, file: c_uint, seq: *mut c_void) {
     unsafe { skin::fh_show(seq, text.as_ptr(), text.len()) };
 }
 
+/// Whether Freehold refuses the kernel accesses to what is at a physical address.
+///
+/// # Safety
+/// [`fhr_start`] made it, and it is not stopped before this returns.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fhr_is_refused(module: Module, address: c_ulong) -> bool {
+    // SAFETY: by the caller's promise.
+    let system = unsafe { system(module) };
+    system.is_refused(address)
+}
+
 /// A command of another descriptor.
 ///
 /// # Safety

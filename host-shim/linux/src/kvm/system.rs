@@ -8,7 +8,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use host_shim::sync::Mutex;
 use host_shim::{CallError, Host, Hypervisor, REGION_ORDER};
-use hyp_abi::{Features, VERSION, Version};
+use hyp_abi::{FRAME_SIZE, Features, FrameState, VERSION, Version};
 use thiserror::Error;
 
 /// Why the module does not load.
@@ -154,6 +154,17 @@ impl<L: Linux> System<L> {
             vms.push(Arc::downgrade(&vm));
         }
         self.linux.open(c"kvm-vm", vm)
+    }
+
+    /// Whether EL2 refuses the kernel accesses to what is at a physical address. Does not sleep.
+    pub fn is_refused(&self, address: u64) -> bool {
+        let frame = address / FRAME_SIZE * FRAME_SIZE;
+        self.host.hypervisor().frame_state(frame).is_ok_and(|info| {
+            matches!(
+                info.state,
+                FrameState::HostLentSecure | FrameState::Relinquished | FrameState::NotYours
+            )
+        })
     }
 
     /// Carries out a command of `/dev/kvm`.

@@ -31,9 +31,10 @@ load() {
 
 # Unloads it, and sees that it has given everything back and freed everything.
 unload() {
-    dmesg -c >/tmp/before
+    # Oopses in the log are counted at the end, so that it stays.
+    lines=$(dmesg | wc -l)
     rmmod freehold
-    dmesg | tee /tmp/unloaded
+    dmesg | tail -n +$((lines + 1)) | tee /tmp/unloaded
     grep -q 'freehold: all memory is free again' /tmp/unloaded || fail "memory was not freed"
     [ ! -e /dev/kvm ] || fail "/dev/kvm is still there"
     [ ! -e $debug ] || fail "$debug is still there"
@@ -114,5 +115,19 @@ case_has_vcpus() {
 case_has_guests_that_run() {
     load
     kvm_cases run 14
+    unload
+}
+
+refused_page() {
+    $probe call donate $PAGE 1 --expect status=Success
+    $probe touch $PAGE --all refused
+    $probe call reclaim $PAGE 1 --expect status=Success
+}
+
+# A read, a write and a fetch without an entry in the exception table are an oops each.
+case_names_freehold_in_an_oops_that_it_caused() {
+    load
+    with_pages refused_page 0
+    same "the number of oopses that are named" "$(dmesg | grep -c 'freehold: Freehold refused this')" 3
     unload
 }
