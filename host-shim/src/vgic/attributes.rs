@@ -18,6 +18,7 @@ use super::user::{LATEST_REVISION, checked_revision};
 use super::vcpu_set::vcpu_at;
 use super::{InterfaceShape, MAX_VCPUS, NoVgic, PRIVATE, VcpuSet, Vgic, VgicConfig};
 use crate::sync::SpinMutex;
+use alloc::vec::Vec;
 use init::has_register;
 use placement::Placement;
 use spin::Once;
@@ -135,7 +136,7 @@ pub struct VgicDevice {
 impl VgicDevice {
     /// A device for a VM whose guest-physical addresses have `ipa_bits` bits.
     #[must_use]
-    pub const fn new(interface: InterfaceShape, ipa_bits: u32) -> Self {
+    pub fn new(interface: InterfaceShape, ipa_bits: u32) -> Self {
         Self {
             interface,
             setup: SpinMutex::new(Setup {
@@ -178,7 +179,9 @@ impl VgicDevice {
         if let (Some(vgic), Some(layout)) = (self.vgic.get(), self.layout.get()) {
             return Ok((vgic, layout));
         }
-        let layout = self.setup.lock().placement.layout()?;
+        // Nothing is allocated while the lock is held.
+        let room = Vec::with_capacity(MAX_VCPUS);
+        let layout = self.setup.lock().placement.layout(room)?;
         let vgic = self.vgic.get().ok_or(Errno::Busy)?;
         Ok((vgic, self.layout.call_once(|| layout)))
     }

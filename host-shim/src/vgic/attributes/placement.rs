@@ -2,6 +2,7 @@
 
 use super::Errno;
 use crate::vgic::{Frame, MAX_VCPUS, VcpuSet};
+use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::ops::Range;
 
@@ -10,7 +11,7 @@ const ALIGNMENT: u64 = 0x1_0000;
 
 /// A region of redistributors.
 #[derive(Clone, Debug)]
-struct Region {
+pub(super) struct Region {
     base: u64,
     /// How many there can be; `None` for as many as there are vCPUs: the region is the only one.
     count: Option<u64>,
@@ -38,18 +39,19 @@ impl Region {
 pub(super) struct Placement {
     ipa_bits: u32,
     distributor: Option<u64>,
-    /// More than there are vCPUs have no use.
-    regions: ArrayVec<Region, MAX_VCPUS>,
+    /// More than there are vCPUs have no use: there is room for these from the start, and it is never moved. It is on the
+    /// heap, since it is larger than a kernel has room for on a stack.
+    regions: Vec<Region>,
     /// In the order in which they came.
     vcpus: ArrayVec<u8, MAX_VCPUS>,
 }
 
 impl Placement {
-    pub(super) const fn new(ipa_bits: u32) -> Self {
+    pub(super) fn new(ipa_bits: u32) -> Self {
         Self {
             ipa_bits,
             distributor: None,
-            regions: ArrayVec::new_const(),
+            regions: Vec::with_capacity(MAX_VCPUS),
             vcpus: ArrayVec::new_const(),
         }
     }
@@ -123,7 +125,10 @@ impl Placement {
             count,
             vcpus: ArrayVec::new_const(),
         };
-        self.regions.try_push(region).map_err(|_| Errno::NoMemory)?;
+        if self.regions.len() >= MAX_VCPUS {
+            return Err(Errno::NoMemory);
+        }
+        self.regions.push(region);
         let placed: VcpuSet = self.placed().map(|(vcpu, _)| vcpu).collect();
         let waiting: ArrayVec<u8, MAX_VCPUS> = (self.vcpus.iter().copied())
             .filter(|vcpu| !placed.contains((*vcpu).into()))
@@ -179,8 +184,8 @@ impl Placement {
             .collect()
     }
 
-    /// Everything in its place, if it is.
-    pub(super) fn layout(&self) -> Result<Layout, Errno> {
+    /// Everything in its place, if it is. `regions` is empty, and has room for [`MAX_VCPUS`].
+    pub(super) fn layout(&self, mut regions: Vec<Region>) -> Result<Layout, Errno> {
         if self.placed().count() < self.vcpus.len() {
             return Err(Errno::NoSuchAddress);
         }
@@ -188,10 +193,8 @@ impl Placement {
         if !self.is_sound() {
             return Err(Errno::Invalid);
         }
-        Ok(Layout {
-            distributor,
-            regions: self.regions.clone(),
-        })
+        regions.extend(self.regions.iter().cloned());
+        Ok(Layout { distributor, regions })
     }
 
     fn distributor_range(&self) -> Option<Range<u64>> {
@@ -239,7 +242,7 @@ pub struct Located {
 #[derive(Debug)]
 pub struct Layout {
     distributor: u64,
-    regions: ArrayVec<Region, MAX_VCPUS>,
+    regions: Vec<Region>,
 }
 
 impl Layout {
