@@ -21,6 +21,8 @@ struct seq_file;
 struct mm_struct;
 struct inode;
 struct seat;
+struct eventfd_ctx;
+struct listener;
 struct vm_area_struct;
 
 /* ---- The Rust half's, called by the skin. ---- */
@@ -47,6 +49,8 @@ int fhr_fault(void *object, unsigned long page, struct vm_fault *fault);
 int fhr_fallocate(void *object, unsigned int mode, u64 offset, u64 length);
 /* Whether what fh_seat_wait() waits for is ready. Does not sleep. */
 bool fhr_ready(void *context);
+/* Somebody has signalled what is listened at. Interrupts are off, and locks may be held. */
+void fhr_hear(void *ear);
 
 /* ---- The skin's, called by the Rust half. ---- */
 
@@ -120,6 +124,19 @@ void timer_stop(void);
 /* die.c, for the skin itself: oopses that Freehold caused have its name. */
 int die_start(void *module);
 void die_stop(void);
+
+/* eventfd.c */
+/* A reference, to be put. */
+int fh_eventfd_get(int descriptor, struct eventfd_ctx **eventfd);
+void fh_eventfd_put(struct eventfd_ctx *eventfd);
+/* In any context. */
+void fh_eventfd_signal(struct eventfd_ctx *eventfd);
+/* From now on fhr_hear() is called when the eventfd is signalled, and at once if it was before. Answers a reference, too. */
+int fh_listener_create(int descriptor, void *ear, struct eventfd_ctx **eventfd, struct listener **listener);
+/* Whether the eventfd's last descriptor is closed: nothing is heard any more. */
+bool fh_listener_is_closed(struct listener *listener);
+/* Once this returns fhr_hear() is not called any more, nor being called. */
+void fh_listener_free(struct listener *listener);
 
 /* file.c: files that have an inode of their own. */
 /* For the skin itself. */

@@ -7,6 +7,8 @@
 //!   [`register`]: registers by name.
 //! - [`place`]: what others see of a vCPU.
 //! - [`controller`]: the seam between vCPUs and the interrupt controller.
+//! - [`interrupts`]: the interrupt controller, and the lines that end there.
+//! - [`doorbell`]: places where a guest's store is a signal.
 //! - [`capability`]: what `KVM_CHECK_EXTENSION` answers.
 //! - [`abi`]: the numbers and structures of the interface.
 //! - [`memory`]: frames from the kernel's allocator, and who pays for them.
@@ -16,6 +18,8 @@
 pub mod abi;
 pub mod capability;
 pub mod controller;
+pub mod doorbell;
+pub mod interrupts;
 pub mod memfd;
 pub mod memory;
 pub mod place;
@@ -34,6 +38,7 @@ mod fake;
 mod tests;
 
 pub use controller::Controller;
+pub use doorbell::Doorbells;
 pub use memfd::Memfd;
 pub use place::Place;
 pub use system::{Refusal, System};

@@ -21,6 +21,12 @@ pub trait Linux: Kernel + Clone {
     /// for the task there.
     type Seat: fmt::Debug + Send + Sync + 'static;
 
+    /// An eventfd. It lasts as long as somebody has this, also if its last descriptor is closed.
+    type Eventfd: fmt::Debug + PartialEq + Send + Sync + 'static;
+
+    /// That somebody listens at an eventfd. Once it is dropped, nothing is heard any more. It is dropped by a task.
+    type Listener: fmt::Debug + Send + Sync + 'static;
+
     /// Whether it is safe to call EL2, and Freehold is what is said to be there: the kernel runs at EL1 and the machine's
     /// description names Freehold. Elsewhere an HVC may be undefined, or be another's.
     fn has_freehold(&self) -> bool;
@@ -123,12 +129,37 @@ pub trait Linux: Kernel + Clone {
     /// The virtual counter (CNTVCT_EL0). Called in any context.
     fn counter(&self) -> u64;
 
+    /// The eventfd of one of the caller's descriptors.
+    ///
+    /// # Errors
+    /// [`Errno::BADF`] if there is no such descriptor; [`Errno::INVAL`] if it is something else.
+    fn eventfd(&self, descriptor: i32) -> Result<Self::Eventfd, Errno>;
+
+    /// Adds one to an eventfd. Called in any context.
+    fn signal(&self, eventfd: &Self::Eventfd);
+
+    /// Has `ear` hear when somebody signals the eventfd of one of the caller's descriptors, and at once if somebody has.
+    /// What it hears is taken from the eventfd.
+    ///
+    /// # Errors
+    /// Those of [`Linux::eventfd`].
+    fn listen(&self, descriptor: i32, ear: Arc<dyn Ear>) -> Result<(Self::Eventfd, Self::Listener), Errno>;
+
+    /// Whether the last descriptor of what is listened at is closed: nothing is heard any more. Does not sleep.
+    fn is_closed(&self, listener: &Self::Listener) -> bool;
+
     /// Writes a line to the kernel's log. Does not sleep.
     fn log(&self, level: Level, message: fmt::Arguments<'_>);
 }
 
 /// Makes what is behind a file, and is told what user space has mapped of it.
 pub type MakeFile<'a> = &'a mut dyn FnMut(Arc<dyn Mappings>) -> Result<Arc<dyn Descriptor>, Errno>;
+
+/// Who listens at an eventfd.
+pub trait Ear: fmt::Debug + Send + Sync {
+    /// Somebody has signalled it. Called in any context, with interrupts off, and with a lock of the eventfd's held.
+    fn hear(&self);
+}
 
 /// Which signals end a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

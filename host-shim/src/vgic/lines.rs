@@ -123,6 +123,12 @@ impl Vgic {
         kicks
     }
 
+    /// Which PPI the virtual timer has.
+    #[must_use]
+    pub fn timer(&self) -> u32 {
+        self.timer.load(Ordering::Relaxed)
+    }
+
     /// Which PPI the virtual timer has, 27 if nothing else is said. Not for a vCPU that runs.
     ///
     /// # Errors

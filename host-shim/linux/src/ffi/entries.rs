@@ -4,7 +4,7 @@ use super::Skin;
 use super::skin::{self, Object};
 use crate::errno::returned;
 use crate::kvm::{Refusal, System, statistics};
-use crate::linux::Level;
+use crate::linux::{Ear, Level};
 use crate::{Descriptor, Errno, Linux};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -142,6 +142,31 @@ unsafe extern "C" fn fhr_pages(object: Object) -> c_long {
     // SAFETY: by the caller's promise.
     let object = unsafe { look(object) };
     returned(object.pages().ok_or(Errno::NODEV))
+}
+
+/// Hands an ear to the skin.
+pub(super) fn give_ear(ear: Arc<dyn Ear>) -> *mut c_void {
+    Box::into_raw(Box::new(ear)).cast()
+}
+
+/// Takes an ear back from the skin.
+///
+/// # Safety
+/// [`give_ear`] made it, it is taken once, and nothing is heard any more.
+pub(super) unsafe fn take_ear(ear: *mut c_void) -> Arc<dyn Ear> {
+    // SAFETY: by the caller's promise.
+    *unsafe { Box::from_raw(ear.cast::<Arc<dyn Ear>>()) }
+}
+
+/// Somebody has signalled an eventfd.
+///
+/// # Safety
+/// [`give_ear`] made it, and it is not taken back before this returns.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fhr_hear(ear: *mut c_void) {
+    // SAFETY: by the caller's promise.
+    let ear = unsafe { &*ear.cast_const().cast::<Arc<dyn Ear>>() };
+    ear.hear();
 }
 
 /// A page of a mapping is touched.

@@ -4,7 +4,7 @@ use super::entries;
 use super::lock::SleepLock;
 use super::panic::Line;
 use super::{hypercall, skin};
-use crate::linux::{Level, MakeFile, Signals};
+use crate::linux::{Ear, Level, MakeFile, Signals};
 use crate::{Descriptor, Errno, Linux};
 use alloc::sync::Arc;
 use core::ffi::{CStr, c_int, c_void};
@@ -139,12 +139,59 @@ impl Drop for Inode {
     }
 }
 
+/// An eventfd: a reference to the kernel's structure.
+#[derive(Debug)]
+pub(crate) struct Eventfd(*mut c_void);
+
+// SAFETY: the kernel's functions on it can be called by any task, at any time.
+unsafe impl Send for Eventfd {}
+
+// SAFETY: as above.
+unsafe impl Sync for Eventfd {}
+
+impl PartialEq for Eventfd {
+    fn eq(&self, other: &Self) -> bool {
+        ptr::eq(self.0, other.0)
+    }
+}
+
+impl Drop for Eventfd {
+    fn drop(&mut self) {
+        // SAFETY: it was got, and is put once.
+        unsafe { skin::fh_eventfd_put(self.0) };
+    }
+}
+
+/// An entry in the wait queue of an eventfd, and whose it is.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    listener: *mut c_void,
+    ear: *mut c_void,
+}
+
+// SAFETY: the kernel's functions on it can be called by any task, at any time; an ear is `Send` and `Sync`.
+unsafe impl Send for Listener {}
+
+// SAFETY: as above.
+unsafe impl Sync for Listener {}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // SAFETY: it was created, and is freed once.
+        unsafe { skin::fh_listener_free(self.listener) };
+        // SAFETY: nothing is heard any more.
+        drop(unsafe { entries::take_ear(self.ear) });
+    }
+}
+
 /// The longest that is waited for a time, in nanoseconds: about an hour.
 const MAX_WAIT: u64 = 1 << 42;
 
 impl Linux for Skin {
     type Space = Space;
     type Seat = Seat;
+    type Eventfd = Eventfd;
+    type Listener = Listener;
 
     fn has_freehold(&self) -> bool {
         // SAFETY: it only looks.
@@ -316,6 +363,37 @@ impl Linux for Skin {
     fn counter(&self) -> u64 {
         // SAFETY: it only looks.
         unsafe { skin::fh_counter() }
+    }
+
+    fn eventfd(&self, descriptor: i32) -> Result<Eventfd, Errno> {
+        let mut eventfd = ptr::null_mut();
+        // SAFETY: the answer has a place.
+        done(unsafe { skin::fh_eventfd_get(descriptor, &raw mut eventfd) })?;
+        Ok(Eventfd(eventfd))
+    }
+
+    fn signal(&self, eventfd: &Eventfd) {
+        // SAFETY: it was got, and not put yet.
+        unsafe { skin::fh_eventfd_signal(eventfd.0) };
+    }
+
+    fn listen(&self, descriptor: i32, ear: Arc<dyn Ear>) -> Result<(Eventfd, Listener), Errno> {
+        let ear = entries::give_ear(ear);
+        let (mut eventfd, mut listener) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: the answers have a place; the ear is the listener's until it is freed.
+        let created =
+            unsafe { skin::fh_listener_create(descriptor, ear, &raw mut eventfd, &raw mut listener) };
+        if let Err(error) = done(created) {
+            // SAFETY: nobody else has it, since there is no listener.
+            drop(unsafe { entries::take_ear(ear) });
+            return Err(error);
+        }
+        Ok((Eventfd(eventfd), Listener { listener, ear }))
+    }
+
+    fn is_closed(&self, listener: &Listener) -> bool {
+        // SAFETY: it was created, and is not freed yet.
+        unsafe { skin::fh_listener_is_closed(listener.listener) }
     }
 
     fn log(&self, level: Level, message: fmt::Arguments<'_>) {

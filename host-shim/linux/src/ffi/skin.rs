@@ -62,6 +62,18 @@ unsafe extern "C" {
     pub(super) fn fh_counter() -> u64;
     pub(super) fn fh_counter_frequency() -> u64;
 
+    pub(super) fn fh_eventfd_get(descriptor: c_int, eventfd: *mut *mut c_void) -> c_int;
+    pub(super) fn fh_eventfd_put(eventfd: *mut c_void);
+    pub(super) fn fh_eventfd_signal(eventfd: *mut c_void);
+    pub(super) fn fh_listener_create(
+        descriptor: c_int,
+        ear: *mut c_void,
+        eventfd: *mut *mut c_void,
+        listener: *mut *mut c_void,
+    ) -> c_int;
+    pub(super) fn fh_listener_is_closed(listener: *mut c_void) -> bool;
+    pub(super) fn fh_listener_free(listener: *mut c_void);
+
     pub(super) fn fh_show(seq: *mut c_void, text: *const u8, length: usize);
 }
 

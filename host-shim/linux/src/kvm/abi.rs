@@ -4,6 +4,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+pub mod devices;
+
 /// `KVM_GET_API_VERSION` answers it, and has since Linux 2.6.22.
 pub const API_VERSION: u64 = 12;
 

@@ -2,6 +2,7 @@
 //!
 //! What is not in the table is not there, and the answer is 0, as KVM's is.
 
+use super::interrupts::routes::MAX_LINES;
 use crate::Linux;
 use host_shim::memfd::MemfdFlags;
 use hyp_abi::vm::{IPA_BITS, MAX_VCPUS};
@@ -11,19 +12,29 @@ use hyp_abi::vm::{IPA_BITS, MAX_VCPUS};
 #[repr(u64)]
 #[expect(missing_docs, reason = "KVM's documentation says what each is")]
 pub enum Capability {
+    Irqchip = 0,
     NrVcpus = 9,
     NrMemslots = 10,
     MpState = 14,
     DestroyMemoryRegionWorks = 21,
+    IrqRouting = 25,
     JoinMemoryRegionsWorks = 30,
+    Irqfd = 32,
+    Ioeventfd = 36,
     MaxVcpus = 66,
     OneReg = 70,
+    SignalMsi = 77,
+    IrqfdResample = 82,
     ArmPsci = 87,
+    DeviceCtrl = 89,
+    EnableCapVm = 98,
     ArmPsci02 = 102,
     CheckExtensionVm = 105,
+    IoeventfdAnyLength = 122,
     MaxVcpuId = 128,
     ImmediateExit = 136,
     ArmVmIpaSize = 165,
+    ArmIrqLineLayout2 = 174,
     UserMemory2 = 231,
     MemoryFaultInfo = 232,
     GuestMemfd = 234,
@@ -31,7 +42,17 @@ pub enum Capability {
 }
 
 /// Every capability that has an answer other than 0.
-pub const ALL: [Capability; 17] = [
+pub const ALL: [Capability; 27] = [
+    Capability::Irqchip,
+    Capability::IrqRouting,
+    Capability::Irqfd,
+    Capability::Ioeventfd,
+    Capability::SignalMsi,
+    Capability::IrqfdResample,
+    Capability::DeviceCtrl,
+    Capability::EnableCapVm,
+    Capability::IoeventfdAnyLength,
+    Capability::ArmIrqLineLayout2,
     Capability::NrVcpus,
     Capability::NrMemslots,
     Capability::MpState,
@@ -67,7 +88,17 @@ pub fn check(linux: &impl Linux, number: u64) -> u64 {
         | Capability::ArmPsci02
         | Capability::UserMemory2
         | Capability::MemoryFaultInfo
-        | Capability::GuestMemfd => 1,
+        | Capability::GuestMemfd
+        | Capability::Irqchip
+        | Capability::Irqfd
+        | Capability::Ioeventfd
+        | Capability::SignalMsi
+        | Capability::IrqfdResample
+        | Capability::DeviceCtrl
+        | Capability::EnableCapVm
+        | Capability::IoeventfdAnyLength
+        | Capability::ArmIrqLineLayout2 => 1,
+        Capability::IrqRouting => MAX_LINES.into(),
         Capability::GuestMemfdFlags => MemfdFlags::all().bits(),
         Capability::NrVcpus => u64::from(linux.cpus()).min(MAX_VCPUS as u64),
         Capability::MaxVcpus | Capability::MaxVcpuId => MAX_VCPUS as u64,

@@ -1,6 +1,6 @@
 //! A kernel for tests: user memory in a vector, descriptors in a table, and the shim's own fake EL2.
 
-use crate::linux::{Level, MakeFile, Signals};
+use crate::linux::{Ear, Level, MakeFile, Signals};
 use crate::{Descriptor, Errno, Linux};
 use core::ffi::CStr;
 use core::fmt;
@@ -11,6 +11,11 @@ use host_shim::{Block, HostMemory, Hypercall, Kernel, NotReachable, Pfn};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+mod eventfd;
+
+pub(crate) use eventfd::{Eventfd, Listener};
 
 /// Where user memory begins.
 pub(crate) const USER: u64 = 0x10_0000;
@@ -23,6 +28,7 @@ struct State {
     user: Vec<u8>,
     process: u32,
     descriptors: BTreeMap<i32, Held>,
+    eventfds: BTreeMap<i32, Eventfd>,
     freehold: bool,
     /// How many more allocations succeed; `None`: all.
     allocations: Option<u64>,
@@ -57,6 +63,7 @@ impl Machine {
             user: vec![0; USER_BYTES],
             process: 1,
             descriptors: BTreeMap::new(),
+            eventfds: BTreeMap::new(),
             freehold: true,
             allocations: None,
             locked: 0,
@@ -157,6 +164,47 @@ impl Kernel for Machine {
     }
 }
 
+impl Machine {
+    /// Makes an eventfd.
+    pub(crate) fn make_eventfd(&self) -> i32 {
+        let mut state = self.state();
+        let descriptor = 100 + state.eventfds.keys().len() as i32;
+        state.eventfds.insert(descriptor, Eventfd::default());
+        descriptor
+    }
+
+    /// Signals one, as user space does.
+    pub(crate) fn write_eventfd(&self, descriptor: i32) {
+        self.eventfd(descriptor).unwrap().signal();
+    }
+
+    /// What user space reads, 0 if it would have to wait.
+    pub(crate) fn read_eventfd(&self, descriptor: i32) -> u64 {
+        self.eventfd(descriptor).unwrap().take()
+    }
+
+    /// Its last descriptor is closed.
+    pub(crate) fn close_eventfd(&self, descriptor: i32) {
+        self.state().eventfds.remove(&descriptor).unwrap().close();
+    }
+
+    /// How many listen at one.
+    pub(crate) fn listeners(&self, descriptor: i32) -> usize {
+        self.eventfd(descriptor).unwrap().ears()
+    }
+
+    pub(crate) fn set_user<T: IntoBytes + Immutable>(&self, offset: u64, value: &T) -> u64 {
+        self.copy_to_user(USER + offset, value.as_bytes()).unwrap();
+        USER + offset
+    }
+
+    pub(crate) fn user<T: FromBytes>(&self, offset: u64) -> T {
+        let mut bytes = vec![0; size_of::<T>()];
+        self.copy_from_user(USER + offset, &mut bytes).unwrap();
+        T::read_from_bytes(&bytes).unwrap()
+    }
+}
+
 /// The range of the vector that an access of user memory means.
 fn user(address: u64, length: usize) -> Result<core::ops::Range<usize>, Errno> {
     let start = usize::try_from(address.checked_sub(USER).ok_or(Errno::FAULT)?).map_err(|_| Errno::FAULT)?;
@@ -183,6 +231,8 @@ impl Mappings for NoMappings {
 impl Linux for Machine {
     type Space = u32;
     type Seat = Seat;
+    type Eventfd = Eventfd;
+    type Listener = Listener;
 
     fn has_freehold(&self) -> bool {
         self.state().freehold
@@ -323,6 +373,33 @@ impl Linux for Machine {
 
     fn counter(&self) -> u64 {
         self.state().counter
+    }
+
+    fn eventfd(&self, descriptor: i32) -> Result<Eventfd, Errno> {
+        let state = self.state();
+        let other = state.descriptors.contains_key(&descriptor);
+        let none = if other { Errno::INVAL } else { Errno::BADF };
+        state.eventfds.get(&descriptor).cloned().ok_or(none)
+    }
+
+    fn signal(&self, eventfd: &Eventfd) {
+        eventfd.signal();
+    }
+
+    fn listen(&self, descriptor: i32, ear: Arc<dyn Ear>) -> Result<(Eventfd, Listener), Errno> {
+        let eventfd = self.eventfd(descriptor)?;
+        if eventfd.add(&ear) > 0 {
+            ear.hear();
+        }
+        let listener = Listener {
+            eventfd: eventfd.clone(),
+            ear,
+        };
+        Ok((eventfd, listener))
+    }
+
+    fn is_closed(&self, listener: &Listener) -> bool {
+        listener.eventfd.is_closed()
     }
 
     fn log(&self, level: Level, message: fmt::Arguments<'_>) {

@@ -300,7 +300,7 @@ impl<L: Linux> Vcpu<L> {
             is_done = stored.is_some();
             stored.unwrap_or(VcpuSet::EMPTY)
         });
-        if is_done {
+        if is_done || self.vm.doorbells().ring(ipa, bytes, value) {
             return Next::Run(Answer::Stored);
         }
         let exit = UserExit::Mmio {

@@ -8,7 +8,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use host_shim::sync::Mutex;
 use host_shim::{CallError, Host, Hypervisor, REGION_ORDER};
-use hyp_abi::{FRAME_SIZE, Features, FrameState, VERSION, Version};
+use hyp_abi::{FRAME_SIZE, Features, FrameState, GuestSupport, VERSION, Version};
 use thiserror::Error;
 
 /// Why the module does not load.
@@ -38,6 +38,7 @@ pub struct System<L: Linux> {
     host: Arc<Host<L>>,
     pages: Arc<Pages<L>>,
     total: Arc<Usage>,
+    support: GuestSupport,
     vms: Mutex<L, Vec<Weak<Vm<L>>>>,
     /// VMs that nobody has any more, and that could not be ended: they are tried again.
     remains: Mutex<L, Vec<host_shim::Vm<L>>>,
@@ -52,9 +53,8 @@ impl<L: Linux> System<L> {
         if !linux.has_freehold() {
             return Err(Refusal::NoFreehold);
         }
-        let info = Hypervisor::new(linux.clone())
-            .version()
-            .map_err(Refusal::NoAnswer)?;
+        let hypervisor = Hypervisor::new(linux.clone());
+        let info = hypervisor.version().map_err(Refusal::NoAnswer)?;
         // Calls that were added since then do no harm; calls that are not there yet do.
         if info.version.major != VERSION.major || info.version.minor < VERSION.minor {
             return Err(Refusal::OtherVersion(info.version));
@@ -62,6 +62,7 @@ impl<L: Linux> System<L> {
         if !info.features.contains(Features::VMS) {
             return Err(Refusal::NoVms);
         }
+        let support = hypervisor.guest_support().map_err(Refusal::NoAnswer)?;
         let total = Arc::new(Usage::default());
         let pages = Arc::new(Pages::new(linux.clone()));
         let ledger = Arc::new(Ledger::new(Arc::clone(&pages), None, Arc::clone(&total)));
@@ -71,6 +72,7 @@ impl<L: Linux> System<L> {
         );
         Ok(Arc::new(Self {
             host: Host::with_batches(linux.clone(), ledger.source(), REGION_ORDER),
+            support,
             linux,
             pages,
             total,
@@ -120,6 +122,11 @@ impl<L: Linux> System<L> {
     /// Frames of the kernel's.
     pub const fn pages(&self) -> &Arc<Pages<L>> {
         &self.pages
+    }
+
+    /// What guests can be.
+    pub const fn support(&self) -> &GuestSupport {
+        &self.support
     }
 
     /// What is in use, of all VMs together.

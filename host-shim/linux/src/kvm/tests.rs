@@ -1,4 +1,7 @@
 //! The interface, with a kernel and an EL2 of tests.
 
+mod devices;
+mod doorbells;
+mod irqfds;
 mod run;
 mod system;

@@ -8,6 +8,7 @@ use crate::linux::Signals;
 use crate::{Descriptor, Errno, Linux};
 use abi::Features;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::ops::{Deref, DerefMut};
 use host_shim::sync::Mutex;
 use host_shim::{Error, Pfn};
@@ -80,6 +81,7 @@ impl<L: Linux> Vm<L> {
             return Err(Errno::EXIST);
         }
         let page = RunPage::new(linux, self.ledger().source())?;
+        self.wires().interrupts().add_vcpu(index as usize)?;
         let mut spare = self.spare_vcpus.lock();
         let known = spare.iter().position(|vcpu| vcpu.index() == index);
         let shim = match known.map(|at| spare.swap_remove(at)) {
@@ -109,6 +111,9 @@ impl<L: Linux> Vm<L> {
         match made {
             Ok(_) => {
                 place.call_once(|| Arc::clone(&vcpu.place));
+                if let Some(known) = self.vcpus.get(index as usize) {
+                    known.call_once(|| Arc::downgrade(&vcpu));
+                }
             }
             Err(_) => {
                 // EL2 has it, and keeps it: it is there for whoever tries again.
@@ -119,9 +124,24 @@ impl<L: Linux> Vm<L> {
         }
         made
     }
+
+    /// Does something while no vCPU runs or is commanded, or is told that one is.
+    pub(super) fn at_rest<R>(&self, work: impl FnOnce(bool) -> R) -> R {
+        let vcpus: Vec<_> = (self.vcpus.iter())
+            .filter_map(|vcpu| vcpu.get()?.upgrade())
+            .collect();
+        let inside: Option<Vec<_>> = vcpus.iter().map(|vcpu| vcpu.try_enter()).collect();
+        work(inside.is_some())
+    }
 }
 
 impl<L: Linux> Vcpu<L> {
+    /// The state, if nobody has it.
+    fn try_enter(&self) -> Option<Inside<'_, L>> {
+        let state = Some(self.state.try_lock()?);
+        Some(Inside { vcpu: self, state })
+    }
+
     /// The state, after whoever has it.
     fn enter(&self) -> Result<Inside<'_, L>, Errno> {
         let mut state = None;

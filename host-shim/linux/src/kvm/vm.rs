@@ -1,9 +1,10 @@
 //! VMs.
 
+use super::interrupts::{Places, Wires};
 use super::memory::Ledger;
-use super::{Controller, Place, System, abi, capability, write_user};
+use super::{Controller, Doorbells, Place, System, Vcpu, abi, capability, write_user};
 use crate::{Descriptor, Errno, Linux};
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use host_shim::VmConfig;
@@ -31,7 +32,10 @@ pub struct Vm<L: Linux> {
     over: AtomicBool,
     /// vCPUs that EL2 has, and nobody else.
     pub(super) spare_vcpus: Mutex<L, Vec<host_shim::Vcpu<L>>>,
-    pub(super) places: [Once<Arc<Place<L>>>; MAX_VCPUS],
+    pub(super) places: Arc<Places<L>>,
+    pub(super) vcpus: [Once<Weak<Vcpu<L>>>; MAX_VCPUS],
+    wires: Wires<L>,
+    doorbells: Doorbells<L>,
     controller: Once<Arc<dyn Controller>>,
 }
 
@@ -68,6 +72,7 @@ impl<L: Linux> Vm<L> {
         let space = Arc::new(system.linux().space());
         let payer = protected.then(|| Arc::clone(&space));
         let ledger = Ledger::new(Arc::clone(system.pages()), payer, Arc::clone(system.total()));
+        let places = Arc::new([const { Once::new() }; MAX_VCPUS]);
         Ok(Self {
             shim: Some(shim),
             space,
@@ -78,7 +83,10 @@ impl<L: Linux> Vm<L> {
             launched: AtomicBool::new(false),
             over: AtomicBool::new(false),
             spare_vcpus: Mutex::<L, _>::new(Vec::new()),
-            places: [const { Once::new() }; MAX_VCPUS],
+            wires: Wires::new(system.linux(), Arc::clone(&places)),
+            doorbells: Doorbells::new(system.linux()),
+            places,
+            vcpus: [const { Once::new() }; MAX_VCPUS],
             controller: Once::new(),
             system,
         })
@@ -140,6 +148,28 @@ impl<L: Linux> Vm<L> {
     /// Bits of its addresses.
     pub const fn ipa_bits(&self) -> u64 {
         self.ipa_bits
+    }
+
+    /// The eventfds that are lines, and what they interrupt.
+    pub const fn wires(&self) -> &Wires<L> {
+        &self.wires
+    }
+
+    /// The places where a guest's store is a signal.
+    pub const fn doorbells(&self) -> &Doorbells<L> {
+        &self.doorbells
+    }
+
+    /// Does something that must be done before the VM is launched.
+    ///
+    /// # Errors
+    /// Those of `work`; [`Errno::BUSY`] if it is launched.
+    pub(super) fn before_launch<R>(&self, work: impl FnOnce() -> Result<R, Errno>) -> Result<R, Errno> {
+        let _alone = self.declared.lock();
+        if self.is_launched() {
+            return Err(Errno::BUSY);
+        }
+        work()
     }
 
     /// Whether it is protected.
@@ -222,7 +252,7 @@ impl<L: Linux> Descriptor for Vm<L> {
                 };
                 write_user(self.linux(), argument, &target).map(|()| 0)
             }
-            _ => Err(Errno::NOTTY),
+            _ => self.device_command(command, argument),
         }
     }
 }
