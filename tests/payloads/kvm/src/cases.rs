@@ -1,5 +1,6 @@
 //! The cases, by what they are about.
 
+mod devices;
 mod memfd;
 mod run;
 mod slots;
@@ -18,6 +19,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         slots::CASES,
         vcpus::CASES,
         run::CASES,
+        devices::CASES,
     ]
     .into_iter()
     .flatten()

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "system calls take pointers")]
 
 use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _};
 
 /// An error number, as it is.
@@ -45,6 +46,17 @@ pub(crate) const ARM_VCPU_INIT: u32 = 0x4020_AEAE;
 pub(crate) const ARM_PREFERRED_TARGET: u32 = 0x8020_AEAF;
 pub(crate) const GET_REG_LIST: u32 = 0xC008_AEB0;
 pub(crate) const ARM_VCPU_FINALIZE: u32 = 0x4004_AEC2;
+pub(crate) const CREATE_IRQCHIP: u32 = 0xAE60;
+pub(crate) const IRQ_LINE: u32 = 0x4008_AE61;
+pub(crate) const SET_GSI_ROUTING: u32 = 0x4008_AE6A;
+pub(crate) const IRQFD: u32 = 0x4020_AE76;
+pub(crate) const IOEVENTFD: u32 = 0x4040_AE79;
+pub(crate) const ENABLE_CAP: u32 = 0x4068_AEA3;
+pub(crate) const SIGNAL_MSI: u32 = 0x4020_AEA5;
+pub(crate) const CREATE_DEVICE: u32 = 0xC00C_AEE0;
+pub(crate) const SET_DEVICE_ATTR: u32 = 0x4018_AEE1;
+pub(crate) const GET_DEVICE_ATTR: u32 = 0x4018_AEE2;
+pub(crate) const HAS_DEVICE_ATTR: u32 = 0x4018_AEE3;
 
 /// The type of a protected VM.
 pub(crate) const PROTECTED: u64 = 1 << 31;
@@ -80,6 +92,20 @@ impl Fd {
         Ok(Self(unsafe { File::from_raw_fd(raw) }))
     }
 
+    /// A command with a structure that makes a descriptor, and says there which.
+    pub(crate) fn make_in<T>(
+        &self,
+        command: u32,
+        argument: &mut T,
+        descriptor: impl FnOnce(&T) -> u32,
+    ) -> Result<Self, Errno> {
+        self.pass(command, argument)?;
+        // SAFETY: the command made it, and nobody else has it.
+        Ok(Self(unsafe {
+            File::from_raw_fd(descriptor(argument).cast_signed())
+        }))
+    }
+
     /// Allocates or frees a part of a file.
     pub(crate) fn fallocate(&self, mode: i32, offset: u64, length: u64) -> Result<(), Errno> {
         // SAFETY: it has no pointers.
@@ -97,6 +123,40 @@ impl Fd {
         let raw = self.ioctl(command, argument)? as i32;
         // SAFETY: the command made it, and nobody else has it.
         Ok(Self(unsafe { File::from_raw_fd(raw) }))
+    }
+}
+
+/// An eventfd. Its reads do not wait.
+#[derive(Debug)]
+pub(crate) struct Eventfd(Fd);
+
+impl Eventfd {
+    pub(crate) fn new() -> Result<Self, Errno> {
+        // SAFETY: it has no pointers.
+        let raw = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK) };
+        if raw < 0 {
+            return Err(last_error());
+        }
+        // SAFETY: it was just made, and nobody else has it.
+        Ok(Self(Fd(unsafe { File::from_raw_fd(raw) })))
+    }
+
+    pub(crate) fn raw(&self) -> i32 {
+        self.0.raw()
+    }
+
+    pub(crate) fn signal(&self) {
+        let written = (&self.0.0).write(&1_u64.to_ne_bytes());
+        assert!(written.is_ok_and(|written| written == 8));
+    }
+
+    /// How often it was signalled since the last look.
+    pub(crate) fn count(&self) -> u64 {
+        let mut bytes = [0; 8];
+        match (&self.0.0).read(&mut bytes) {
+            Ok(8) => u64::from_ne_bytes(bytes),
+            _ => 0,
+        }
     }
 }
 

@@ -33,6 +33,9 @@ table:
     b       check               // 10: address, bytes, value
     b       go                  // 11: list
     b       load_signed         // 12: address
+    b       interrupts          // 13
+    b       take                // 14: whether to wait
+    b       send                // 15: what ICC_SGI1R_EL1 says
 
 off:
     movz    x0, #0x8400, lsl #16
@@ -114,6 +117,29 @@ check:
     cmp     x1, x2
     b.lo    1b
     b       tell
+interrupts:
+    mov     x0, #0xff
+    msr     S3_0_C4_C6_0, x0    // ICC_PMR_EL1
+    mov     x0, #1
+    msr     S3_0_C12_C12_7, x0  // ICC_IGRPEN1_EL1
+    isb
+    b       next
+take:
+    cbz     x1, 1f
+    wfi
+1:  mrs     x0, S3_0_C12_C12_0  // ICC_IAR1_EL1
+    cmp     x0, #1023
+    b.eq    take
+    cmp     x0, #27
+    b.ne    2f
+    msr     cntv_ctl_el0, xzr
+    isb
+2:  msr     S3_0_C12_C12_1, x0  // ICC_EOIR1_EL1
+    b       tell
+send:
+    msr     S3_0_C12_C11_5, x1  // ICC_SGI1R_EL1
+    isb
+    b       next
 go:
     mov     x19, x1
     b       next

@@ -61,6 +61,14 @@ pub(crate) enum Do {
     /// On with the list of a vCPU.
     Go(u64),
     LoadSigned(u64),
+    /// Interrupts come from now on.
+    Interrupts,
+    /// Takes an interrupt, ends it, and reports it. It waits for it, or looks all the time.
+    Take {
+        waits: bool,
+    },
+    /// Sends one: see ICC_SGI1R_EL1.
+    Send(u64),
 }
 
 impl Do {
@@ -79,6 +87,9 @@ impl Do {
             Self::Check(address, bytes, value) => [10, address, bytes, value, 0],
             Self::Go(vcpu) => [11, list_of(vcpu), 0, 0, 0],
             Self::LoadSigned(address) => [12, address, 0, 0, 0],
+            Self::Interrupts => [13, 0, 0, 0, 0],
+            Self::Take { waits } => [14, waits.into(), 0, 0, 0],
+            Self::Send(value) => [15, value, 0, 0, 0],
         }
     }
 }

@@ -112,6 +112,12 @@ case_has_vcpus() {
     unload
 }
 
+case_has_devices() {
+    load
+    kvm_cases devices 16
+    unload
+}
+
 case_has_guests_that_run() {
     load
     kvm_cases run 14
