@@ -42,15 +42,16 @@ pub enum Fault {
 /// The guest's RAM.
 #[derive(Debug)]
 pub struct Ram {
+    /// Held during an attempt: what is put in a private page's place must not be taken for the guest's page by
+    /// another thread.
+    /// It goes before the mapping does.
+    attempt: Mutex<Watch>,
     memory: GuestMemoryMmap,
     /// What backs it, unless it is anonymous memory.
     file: Option<File>,
     /// Where it is mapped in this process.
     start: usize,
     size: u64,
-    /// Held during an attempt: what is put in a private page's place must not be taken for the guest's page by
-    /// another thread.
-    attempt: Mutex<Watch>,
     refused: AtomicU64,
     gives_up_by_itself: bool,
 }

@@ -11,6 +11,9 @@ pub mod mmio;
 pub mod net;
 pub mod queue;
 
+#[cfg(test)]
+mod driver;
+
 use queue::{Broken, Queues};
 use std::os::fd::RawFd;
 

@@ -160,7 +160,7 @@ impl Block {
     fn range(&self, sector: u64, length: usize) -> Option<u64> {
         let length = length as u64;
         let end = sector.checked_add(length / SECTOR)?;
-        (length.is_multiple_of(SECTOR) && end <= self.sectors).then_some(sector * SECTOR)
+        (length.is_multiple_of(SECTOR) && end <= self.sectors).then(|| sector * SECTOR)
     }
 }
 

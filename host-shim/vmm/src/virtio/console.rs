@@ -113,3 +113,6 @@ impl Device for Console {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

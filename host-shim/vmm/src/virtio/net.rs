@@ -144,3 +144,6 @@ impl Device for Net {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -130,9 +130,7 @@ impl Queues<'_> {
             Ok(Some(chain))
         })?;
         match walked? {
-            Some(chain) if [&chain.readable, &chain.writable].into_iter().any(is_too_long) => {
-                Err(Broken::Chain)
-            }
+            Some(chain) if is_too_long(&chain.readable) || is_too_long(&chain.writable) => Err(Broken::Chain),
             other => Ok(other),
         }
     }
@@ -208,7 +206,7 @@ impl Queues<'_> {
     }
 }
 
-fn is_too_long(buffers: &Vec<(u64, usize)>) -> bool {
+fn is_too_long(buffers: &[(u64, usize)]) -> bool {
     let total = buffers
         .iter()
         .try_fold(0usize, |total, (_, length)| total.checked_add(*length));
