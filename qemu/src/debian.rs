@@ -89,6 +89,17 @@ impl Suite {
         Packages::find(self, &root)
     }
 
+    /// Downloads the sources of the suite's kernel below `directory`; returns the archive that holds them.
+    pub(crate) fn kernel_source(&self, step: &mut Step, directory: &Path) -> Result<PathBuf> {
+        let apt = apt::Root::new(self, &directory.join("apt"))?;
+        apt.update(step)?;
+        let package = apt.dependency("linux-source", "linux-source-")?;
+        let archives = apt.download(step, &[package], &directory.join("archives"))?;
+        let unpacked = directory.join("root");
+        unpack(step, &archives, &unpacked)?;
+        only_entry(&unpacked.join("usr/src"), "linux-source-")
+    }
+
     /// Downloads and unpacks all packages below `partial`; returns the directory they were unpacked to.
     fn download(&self, step: &mut Step, partial: &Path) -> Result<PathBuf> {
         let apt = apt::Root::new(self, &partial.join("apt"))?;
@@ -103,13 +114,19 @@ impl Suite {
         let wanted = [image, headers, common, kbuild, "busybox-static".to_owned()];
         let archives = apt.download(step, &wanted, &partial.join("archives"))?;
         let unpacked = partial.join("root");
-        for archive in &archives {
-            let mut command = Command::new("dpkg-deb");
-            command.arg("--extract").arg(archive).arg(&unpacked);
-            process::run(step, command)?;
-        }
+        unpack(step, &archives, &unpacked)?;
         Ok(unpacked)
     }
+}
+
+/// Unpacks packages into `directory`.
+fn unpack(step: &mut Step, archives: &[PathBuf], directory: &Path) -> Result<()> {
+    for archive in archives {
+        let mut command = Command::new("dpkg-deb");
+        command.arg("--extract").arg(archive).arg(directory);
+        process::run(step, command)?;
+    }
+    Ok(())
 }
 
 impl fmt::Display for Suite {

@@ -6,6 +6,7 @@
 
 mod cargo;
 mod flat;
+mod guest_kernel;
 pub mod initramfs;
 mod module;
 
@@ -71,6 +72,27 @@ pub fn payload_guest() -> Result<Image> {
 /// If it does not build; the error holds what the compiler said.
 pub fn probe() -> Result<PathBuf> {
     cargo::build("freehold-probe", LINUX_TARGET, None, "Building the probe")
+}
+
+/// Builds the virtual machine monitor, a static program for a Linux host.
+///
+/// # Errors
+/// If it does not build; the error holds what the compiler said.
+pub fn vmm() -> Result<PathBuf> {
+    cargo::build(
+        "freehold-vmm",
+        LINUX_TARGET,
+        None,
+        "Building the virtual machine monitor",
+    )
+}
+
+/// Builds a guest kernel that can lend memory to its host, an arm64 Image. It takes some minutes the first time.
+///
+/// # Errors
+/// If its sources cannot be had, or it does not build.
+pub fn guest_kernel() -> Result<PathBuf> {
+    guest_kernel::build()
 }
 
 /// Builds the probe's kernel module for the kernel of `packages`.

@@ -1,7 +1,7 @@
 //! `freehold setup`: everything that the other commands would do first.
 
 use anyhow::Result;
-use freehold_runner::{debian::Suite, setup};
+use freehold_runner::{debian::Suite, images, setup};
 use std::process::ExitCode;
 
 /// Runs the command.
@@ -11,5 +11,6 @@ pub(crate) fn run() -> Result<ExitCode> {
         let packages = suite.fetch()?;
         println!("Debian {suite}: Linux {}", packages.release);
     }
+    println!("Guest kernel: {}", images::guest_kernel()?.display());
     Ok(ExitCode::SUCCESS)
 }

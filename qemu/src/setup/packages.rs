@@ -11,7 +11,7 @@ struct Tool {
 }
 
 /// What building and booting need beyond rustup and a C linker.
-const TOOLS: [Tool; 4] = [
+const TOOLS: [Tool; 8] = [
     Tool {
         program: "qemu-system-aarch64",
         package: "qemu-system-arm",
@@ -28,6 +28,23 @@ const TOOLS: [Tool; 4] = [
     Tool {
         program: "make",
         package: "make",
+    },
+    // The rest is for the guest kernel.
+    Tool {
+        program: "flex",
+        package: "flex",
+    },
+    Tool {
+        program: "bison",
+        package: "bison",
+    },
+    Tool {
+        program: "bc",
+        package: "bc",
+    },
+    Tool {
+        program: "xz",
+        package: "xz-utils",
     },
 ];
 
