@@ -7,6 +7,7 @@
 mod cargo;
 mod flat;
 mod guest_kernel;
+pub mod guests;
 pub mod initramfs;
 mod module;
 

@@ -2,6 +2,7 @@
 //!
 //! [`Archive`] writes an archive; [`for_script`] makes the one that runs a script in a Linux host. The first
 //! program there is `init.sh` of this directory, under busybox; `functions.sh` is there for scripts to source.
+//! [`for_guest`] makes a guest's, whose first program is `guest.sh`.
 
 use anyhow::{Context as _, Result};
 use cpio::newc::{Builder, trailer};
@@ -122,14 +123,7 @@ pub struct Contents<'a> {
 /// # Errors
 /// If a file cannot be read.
 pub fn for_script(contents: Contents<'_>) -> Result<Vec<u8>> {
-    let mut archive = Archive::new();
-    for directory in ["bin", "dev", "proc", "sys", "tmp", "etc", "root"] {
-        archive.directory(directory)?;
-    }
-    // The kernel opens it for the first program before anything is mounted.
-    archive.character_device("dev/console", 5, 1)?;
-    archive.copy("bin/busybox", contents.busybox)?;
-    archive.link("bin/sh", "busybox")?;
+    let mut archive = base(contents.busybox)?;
     archive.copy("freehold-probe", contents.probe)?;
     if let Some(module) = contents.module {
         archive.copy("freehold-probe.ko", module)?;
@@ -141,6 +135,30 @@ pub fn for_script(contents: Contents<'_>) -> Result<Vec<u8>> {
     archive.program("freehold-script", contents.script.as_bytes())?;
     archive.program(INIT.trim_start_matches('/'), include_bytes!("initramfs/init.sh"))?;
     archive.finish()
+}
+
+/// An archive for a guest, whose first program runs a script, prints `freehold-guest exit <status>` and powers off.
+///
+/// # Errors
+/// If `busybox` cannot be read.
+pub fn for_guest(busybox: &Path, script: &str) -> Result<Vec<u8>> {
+    let mut archive = base(busybox)?;
+    archive.program("guest-script", script.as_bytes())?;
+    archive.program("init", include_bytes!("initramfs/guest.sh"))?;
+    archive.finish()
+}
+
+/// The archive that all others begin with: directories, and busybox.
+fn base(busybox: &Path) -> Result<Archive> {
+    let mut archive = Archive::new();
+    for directory in ["bin", "dev", "proc", "sys", "tmp", "etc", "root"] {
+        archive.directory(directory)?;
+    }
+    // The kernel opens it for the first program before anything is mounted.
+    archive.character_device("dev/console", 5, 1)?;
+    archive.copy("bin/busybox", busybox)?;
+    archive.link("bin/sh", "busybox")?;
+    Ok(archive)
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ impl Script {
     pub const REFUSALS: Self = Self(include_str!("scripts/refusals.sh"));
     /// Cases that must fail.
     pub const ILL: Self = Self(include_str!("scripts/ill.sh"));
+    /// Linux guests, by the virtual machine monitor.
+    pub const VMM: Self = Self(include_str!("scripts/vmm.sh"));
     /// Ordinary work for `LOAD_SECONDS`.
     pub const LIFE: Self = Self(include_str!("scripts/life.sh"));
     /// The module, and KVM's interface. Needs `freehold.ko` and `payload-kvm` in the host's root directory.
@@ -60,13 +62,14 @@ mod tests {
     use super::*;
     use std::{io::Write as _, process::Command, process::Stdio};
 
-    const ALL: [Script; 6] = [
+    const ALL: [Script; 7] = [
         Script::BOOT,
         Script::ABORTS,
         Script::REFUSALS,
         Script::ILL,
         Script::LIFE,
         Script::MODULE,
+        Script::VMM,
     ];
 
     #[test]
@@ -79,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_shell_understands_them() {
-        let text = write(&["A=1".to_owned()], &ALL) + &run(&["boots"]);
+        let text = write(&["A=1".to_owned()], &ALL) + &run(&["boots"]) + super::super::vmm::GUEST;
         let mut shell = Command::new("sh")
             .arg("-n")
             .stdin(Stdio::piped())

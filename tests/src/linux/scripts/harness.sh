@@ -2,9 +2,12 @@
 # is a function; it has failed if a command of it does, or if the machine is not well afterwards.
 
 . /freehold-functions
-set -- $(freehold)
-FREEHOLD=$1
-FREEHOLD_FRAMES=$2
+# Some hosts run without Freehold, to compare.
+if [ -e $tree/reserved-memory/freehold@* ]; then
+    set -- $(freehold)
+    FREEHOLD=$1
+    FREEHOLD_FRAMES=$2
+fi
 
 fail() {
     echo "failed: $*"
@@ -43,7 +46,7 @@ well() {
     complaints </tmp/log >/tmp/complaints
     [ ! -s /tmp/complaints ] || fail "the kernel complains: $(head -n 5 /tmp/complaints)"
     work
-    audit >/tmp/audit || fail "the audit: $(cat /tmp/audit)"
+    [ -z "$FREEHOLD" ] || audit >/tmp/audit || fail "the audit: $(cat /tmp/audit)"
 }
 
 run() {

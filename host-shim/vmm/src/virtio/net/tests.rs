@@ -2,9 +2,11 @@ use super::*;
 use crate::virtio::driver::{BUFFERS, Driver, PRIVATE, Part};
 use std::sync::{Arc, Mutex};
 
-/// A wire whose other end a test holds.
+type Frames = Vec<Vec<u8>>;
+
+/// A wire whose other end a test holds: the frames that came out of it, and those that will go in.
 #[derive(Clone, Debug, Default)]
-struct Loose(Arc<Mutex<(Vec<Vec<u8>>, Vec<Vec<u8>>)>>);
+struct Loose(Arc<Mutex<(Frames, Frames)>>);
 
 impl Wire for Loose {
     fn send(&mut self, frame: &[u8]) {
