@@ -69,10 +69,6 @@ work_reset() {
     reboot -f
 }
 
-work_panic() {
-    echo c >/proc/sysrq-trigger
-}
-
 work=
 for word in $(cat /proc/cmdline); do
     case $word in
