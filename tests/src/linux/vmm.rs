@@ -31,7 +31,7 @@ pub fn on_kvm() -> Result<Vec<Session>> {
                 &Suite::bookworm_backports().fetch()?,
                 GUEST,
             )?),
-            limit: Duration::from_secs(600),
+            limit: Duration::from_secs(300),
             ..Linux::new(suite, "")
         };
         let session = Session::new(format!("kvm::{kernel}"), linux, &[], &[Script::VMM]);

@@ -54,9 +54,10 @@ work_balloon() {
 
 # The console says what it is told, and hears what is typed.
 work_console() {
-    stty -F /dev/hvc0 raw -echo
-    echo "hello from the console" >/dev/hvc0
-    read -r line </dev/hvc0
+    # Opened once: what is typed is lost when a terminal is closed.
+    exec 3<>/dev/hvc0
+    echo "hello from the console" >&3
+    read -t 30 -r line <&3 || fail "nothing is typed"
     [ "$line" = "typed for the guest" ] || fail "the console heard: $line"
 }
 

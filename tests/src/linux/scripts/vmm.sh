@@ -6,7 +6,7 @@ guest() {
     words="console=ttyS0 loglevel=4 panic=-1 work=$1"
     shift
     vmm_status=0
-    /freehold-vmm --kernel ${GUEST_KERNEL:-/guest/kernel} --initrd /guest/initramfs --cmdline "$words" \
+    timeout 120 /freehold-vmm --kernel ${GUEST_KERNEL:-/guest/kernel} --initrd /guest/initramfs --cmdline "$words" \
         --memory ${GUEST_MEMORY:-128M} --report "$@" >/tmp/console 2>/tmp/vmm </dev/null || vmm_status=$?
     tr -d '\r' </tmp/console
     cat /tmp/vmm
@@ -36,11 +36,16 @@ whole() {
     disks
     rm -f /tmp/hvc
     mkfifo /tmp/typed
-    (sleep 1; echo "typed for the guest"; exec sleep 1000) >/tmp/typed &
+    # Not before it says something: Linux' driver throws away what comes while it sets itself up.
+    (
+        until grep -q hello /tmp/hvc 2>/dev/null; do usleep 100000; done
+        echo "typed for the guest"
+        exec sleep 1000
+    ) >/tmp/typed &
     typist=$!
     words="console=ttyS0 loglevel=4 panic=-1 work=cpus:$cpus,disk,readonly,net,console,balloon:32"
     vmm_status=0
-    /freehold-vmm --kernel /guest/kernel --initrd /guest/initramfs --memory 160M --report --cpus $cpus \
+    timeout 120 /freehold-vmm --kernel /guest/kernel --initrd /guest/initramfs --memory 160M --report --cpus $cpus \
         --cmdline "$words${WORK:+,$WORK}" --disk /tmp/disk --disk /tmp/readonly,ro --net responder --console /tmp/hvc \
         --stdin console --balloon 32M "$@" >/tmp/console 2>/tmp/vmm </tmp/typed || vmm_status=$?
     kill $typist
