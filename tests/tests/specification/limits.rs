@@ -3,7 +3,9 @@
 
 use super::Case;
 use super::cases::{HOST, RAM, expect, expect_in, machine, range};
+use super::guests::{FRAME, GFN, RUN_PAGE, Tried};
 use freehold_tests::spec::rig::{Rig, span};
+use freehold_tests::spec::vm::run::Entry as RunEntry;
 use freehold_tests::spec::{Holding, World};
 use hyp_abi::{FRAME_SIZE, HostCall, Status};
 use hyp_core::geometry::Arm4K;
@@ -23,6 +25,10 @@ pub(super) const LIMITS: &[Case] = &[
     (
         "broken memory: found when it is taken back, and nobody's from then on",
         broken,
+    ),
+    (
+        "broken memory: a run page whose vCPU then does not run, and the VM ends as ever",
+        broken_run_page,
     ),
     (
         "interrupts: a region is parked, and only the whole of it goes on",
@@ -228,6 +234,22 @@ fn broken() {
     ] {
         expect(&mut rig, call(range(HOST + 40, 1)), Status::Poisoned);
     }
+}
+
+fn broken_run_page() {
+    let mut tried = Tried::new();
+    let vm = tried.protected();
+    tried.donate(vm, FRAME, 1, GFN, Status::Success);
+    tried.rig.break_frame(RUN_PAGE + 2 * vm);
+    // A record that makes no sense is not looked at, either.
+    for entry in [RunEntry::default(), RunEntry::answer(7, [0; 4])] {
+        let answer = tried
+            .rig
+            .run(&World::default(), vm as u8, 0, &entry, &[], &[])
+            .unwrap_or_else(|wrong| panic!("{wrong}"));
+        assert_eq!(answer.status, Status::Poisoned);
+    }
+    tried.destroy(vm);
 }
 
 fn parked() {

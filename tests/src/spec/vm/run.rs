@@ -118,10 +118,13 @@ impl Memory {
         seen: &Seen,
     ) -> Result<(), String> {
         let mut reasons = self.cannot_run(slot, index);
-        let waits = self.vms.live[&slot].vcpus.get(&index).map(|vcpu| vcpu.waits);
-        let senseless = waits.is_some_and(|waits| entry.is_senseless(&waits))
+        let vcpu = self.vms.live[&slot].vcpus.get(&index);
+        let senseless = vcpu.is_some_and(|vcpu| entry.is_senseless(&vcpu.waits))
             || (entry.flags & INTERRUPTS != 0 && entry.list > list_registers);
-        if senseless {
+        if vcpu.is_some_and(|vcpu| self.broken.contains(&vcpu.run_page)) {
+            // What the record says is not known, then.
+            reasons.push(Status::Poisoned);
+        } else if senseless {
             reasons.push(Status::InvalidParameter);
         }
         if case.refused(&reasons)? {
