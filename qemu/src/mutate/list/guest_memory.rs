@@ -339,7 +339,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         find: "hw.invalidate_code();
             zeroed",
         replace: "zeroed",
-        caught_by: Layer::Unit,
+        caught_by: Layer::Order,
     },
     // A page that was taken by force reads as new memory.
     Mutation {
