@@ -75,9 +75,10 @@ impl Report {
                 let base = number(base)?;
                 self.hyp.push(base..base + number(frames)? * FRAME_SIZE);
             }
-            ("guest", [base, frames]) => {
+            ("guest", [seed, base, frames]) => {
                 let base = number(base)?;
-                self.guests.memory.push(base..base + number(frames)? * FRAME_SIZE);
+                let range = base..base + number(frames)? * FRAME_SIZE;
+                self.guests.memory.push((number(seed)?, range));
             }
             ("secret", [seed]) => self.guests.seeds.push(number(seed)?),
             ("guest-audit", [frames]) => self.guest_audit = number(frames)?,
@@ -129,7 +130,7 @@ impl Report {
                 self.failures.push(match place {
                     Place::Memory(address) => {
                         format!(
-                            "the host's memory at {address:#x} holds the secret of guest {:#x}",
+                            "memory at {address:#x}, which is neither EL2's nor its own, holds the secret of guest {:#x}",
                             found.seed
                         )
                     }
@@ -237,8 +238,8 @@ impl Report {
         for found in &self.secrets {
             let _ = writeln!(
                 text,
-                "Secret of guest {:#x}: {} words in guests' memory, {} in EL2's, {} where the host can read them.",
-                found.seed, found.in_guests, found.in_hyp, found.leaked
+                "Secret of guest {:#x}: {} words in its own memory, {} in EL2's, {} elsewhere.",
+                found.seed, found.in_guest, found.in_hyp, found.leaked
             );
         }
         for failure in &self.failures {

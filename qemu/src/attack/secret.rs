@@ -1,4 +1,4 @@
-//! What guests keep from the host: in their own memory and in EL2's, and nowhere else.
+//! What guests keep from the host, and from each other: each in its own memory and in EL2's, and nowhere else.
 //!
 //! In the end of an attack some guests stand still with a secret in pages of theirs and in all registers of a vCPU, which
 //! are then in EL2's memory. Every word of a secret carries the same 48 bits (see [`Secret`]).
@@ -20,8 +20,8 @@ const SHOWN: usize = 8;
 pub(super) struct Guests {
     /// What each secret is made from.
     pub(super) seeds: Vec<u64>,
-    /// Memory that is the guests' alone.
-    pub(super) memory: Vec<Range<u64>>,
+    /// Memory that is a guest's alone, with what that guest's secret is made from.
+    pub(super) memory: Vec<(u64, Range<u64>)>,
 }
 
 /// Where a guest's secret is.
@@ -29,11 +29,11 @@ pub(super) struct Guests {
 pub(super) struct Found {
     /// What it is made from.
     pub(super) seed: u64,
-    /// Words in the guests' memory.
-    pub(super) in_guests: u64,
+    /// Words in the guest's own memory.
+    pub(super) in_guest: u64,
     /// Words in EL2's.
     pub(super) in_hyp: u64,
-    /// The first words where the host can read them.
+    /// The first words where the host can read them, or another guest.
     pub(super) leaks: Vec<Place>,
     /// How many there are.
     pub(super) leaked: u64,
@@ -62,8 +62,12 @@ pub(super) fn search(
             continue;
         }
         let address = base + index as u64 * PAGE;
-        let is_in = |ranges: &[Range<u64>]| ranges.iter().any(|range| range.contains(&address));
-        let (is_hyp, is_guest) = (is_in(hyp), is_in(&guests.memory));
+        let is_hyp = hyp.iter().any(|range| range.contains(&address));
+        let owner = guests
+            .memory
+            .iter()
+            .find(|(_, range)| range.contains(&address))
+            .map(|(seed, _)| *seed);
         // Half words, too: a record that is packed otherwise is as good to read.
         for offset in (0..page.len().saturating_sub(7)).step_by(4) {
             let Some(bytes) = page[offset..].first_chunk() else {
@@ -73,10 +77,12 @@ pub(super) fn search(
                 continue;
             };
             let found = &mut found[number];
-            match (is_hyp, is_guest) {
-                (true, _) => found.in_hyp += 1,
-                (_, true) => found.in_guests += 1,
-                _ => found.leak(Place::Memory(address + offset as u64)),
+            if is_hyp {
+                found.in_hyp += 1;
+            } else if owner == Some(found.seed) {
+                found.in_guest += 1;
+            } else {
+                found.leak(Place::Memory(address + offset as u64));
             }
         }
     }
@@ -112,6 +118,7 @@ mod tests {
     const SEEDS: [u64; 2] = [7, 8];
     const HYP: u64 = BASE + 0x1000;
     const GUEST: u64 = BASE + 0x3000;
+    const OTHER_GUEST: u64 = BASE + 0x4000;
     const ELSEWHERE: Range<u64> = BASE + 0x8000..BASE + 0x9000;
 
     /// The secret number 1 in EL2's page, in the guest's, and at `others`.
@@ -124,16 +131,20 @@ mod tests {
         }
         let guests = Guests {
             seeds: SEEDS.to_vec(),
-            memory: vec![GUEST..GUEST + PAGE, ELSEWHERE],
+            memory: vec![
+                (SEEDS[0], OTHER_GUEST..OTHER_GUEST + PAGE),
+                (SEEDS[1], GUEST..GUEST + PAGE),
+                (SEEDS[1], ELSEWHERE),
+            ],
         };
         let [first, second] = search(&guests, &[HYP..HYP + PAGE, ELSEWHERE], BASE, &memory, registers)
             .try_into()
             .unwrap();
         assert_eq!(
-            (first.seed, first.in_hyp, first.in_guests, first.leaked),
+            (first.seed, first.in_hyp, first.in_guest, first.leaked),
             (7, 0, 0, 0)
         );
-        assert_eq!((second.seed, second.in_hyp, second.in_guests), (8, 2, 1));
+        assert_eq!((second.seed, second.in_hyp, second.in_guest), (8, 2, 1));
         second
     }
 
@@ -144,17 +155,17 @@ mod tests {
 
     #[test]
     fn a_word_that_the_host_can_read_is_found() {
-        for address in [
-            BASE,
-            HYP - 8,
-            HYP + PAGE,
-            GUEST - 8,
-            GUEST + PAGE,
-            BASE + 0x5ff8,
-            BASE + 0x44,
-        ] {
+        for address in [BASE, HYP - 8, HYP + PAGE, GUEST - 8, BASE + 0x5ff8, BASE + 0x44] {
             let found = search_with(&[address], "");
             assert_eq!(found.leaks, [Place::Memory(address)]);
+        }
+    }
+
+    #[test]
+    fn a_word_in_another_guests_memory_is_found() {
+        for address in [OTHER_GUEST, OTHER_GUEST + PAGE - 8] {
+            let found = search_with(&[address], "");
+            assert_eq!((found.leaks, found.leaked), (vec![Place::Memory(address)], 1));
         }
     }
 

@@ -255,10 +255,10 @@ impl Report {
         }
         // The search must find what is there, or it finds nothing else either.
         for found in &self.secrets {
-            if found.in_guests == 0 || found.in_hyp == 0 {
+            if found.in_guest == 0 || found.in_hyp == 0 {
                 missing.push(format!(
-                    "the secret of guest {:#x} is in {} words of guests' memory and {} of EL2's",
-                    found.seed, found.in_guests, found.in_hyp
+                    "the secret of guest {:#x} is in {} words of its own memory and {} of EL2's",
+                    found.seed, found.in_guest, found.in_hyp
                 ));
             }
         }

@@ -26,7 +26,7 @@ fn well() -> Vec<String> {
     lines.push("A deaths 30 20".to_owned());
     lines.push("A guest-audit 4096".to_owned());
     lines.push("A secret 7".to_owned());
-    lines.push("A guest 0x49000000 2".to_owned());
+    lines.push("A guest 7 0x49000000 2".to_owned());
     lines.push("A hyp 0x48000000 2".to_owned());
     lines.push("A pool 20 18".to_owned());
     lines.push("A audit 65536 0".to_owned());
@@ -48,7 +48,7 @@ fn judged(lines: &[String]) -> Report {
     let seeds = report.guests().seeds.iter();
     let secrets = seeds.map(|seed| secret::Found {
         seed: *seed,
-        in_guests: 5,
+        in_guest: 5,
         in_hyp: 6,
         ..secret::Found::default()
     });
@@ -70,6 +70,7 @@ fn all_is_well_only_if_everything_was_seen() {
     let report = judged(&well());
     assert_eq!(report.failures, Vec::<String>::new());
     assert_eq!(report.hyp(), [0x4020_0000..0x4040_0000, 0x4800_0000..0x4800_2000]);
+    assert_eq!(report.guests().memory, [(7, 0x4900_0000..0x4900_2000)]);
     for (index, line) in well().iter().enumerate() {
         let mut lines = well();
         lines.remove(index);
@@ -135,22 +136,22 @@ fn a_secret_that_the_host_can_read_fails_the_run() {
     let mut report = read(&well()).unwrap();
     report.note_secrets(vec![secret::Found {
         seed: 7,
-        in_guests: 5,
+        in_guest: 5,
         in_hyp: 6,
         leaks: vec![Place::Memory(0x4800_0000), Place::Register("X00=1".to_owned())],
         leaked: 9,
     }]);
     assert_eq!(report.failures.len(), 3, "{:?}", report.failures);
-    assert!(report.table().contains("FAILED: the host's memory at 0x48000000"));
+    assert!(report.table().contains("FAILED: memory at 0x48000000"));
 }
 
 #[test]
 fn a_secret_that_is_not_found_where_it_belongs_fails_the_run() {
-    for (in_guests, in_hyp) in [(0, 6), (5, 0)] {
+    for (in_guest, in_hyp) in [(0, 6), (5, 0)] {
         let mut report = judged(&well());
         report.note_secrets(vec![secret::Found {
             seed: 7,
-            in_guests,
+            in_guest,
             in_hyp,
             ..secret::Found::default()
         }]);
@@ -200,7 +201,13 @@ fn what_the_payload_calls_a_failure_is_one() {
 
 #[test]
 fn a_line_that_makes_no_sense_is_an_error() {
-    for line in ["A call Version 1", "A audit x 0", "A nonsense", "A hyp 0x1"] {
+    for line in [
+        "A call Version 1",
+        "A audit x 0",
+        "A nonsense",
+        "A hyp 0x1",
+        "A guest 0x49000000 2",
+    ] {
         assert!(read(&[line.to_owned()]).is_err(), "{line}");
     }
 }

@@ -2,6 +2,7 @@
 
 use super::attacker::Attacker;
 use super::ground::{Ground, Holding, REGION_FRAMES, bring_back};
+use super::guests::end::Contents;
 use super::random::Random;
 use super::{bank, guests, tally};
 use crate::console::println;
@@ -87,10 +88,11 @@ pub(super) fn audit(ground: &Ground) {
     }
 }
 
-/// Looks at every frame: all are the host's, but EL2's own and what its pool keeps. Prints the runs of the latter.
+/// Looks at every frame: all are the host's, but EL2's own and what its pool keeps. Prints what
+/// the latter are, and what guests keep.
 fn look(ground: &Ground, start: u64, end: u64) -> Result<(), CallError> {
     let pool = ground.bank.base..ground.bank.base + ground.bank.frames * FRAME_SIZE;
-    let (mut pools, mut guests) = (Runs::new("hyp"), Runs::new("guest"));
+    let mut runs = Runs::default();
     let mut at = start;
     while at < end {
         let info = HYPERVISOR.frame_state(at)?;
@@ -102,10 +104,10 @@ fn look(ground: &Ground, start: u64, end: u64) -> Result<(), CallError> {
         match info.state {
             FrameState::Host if info.count == 0 => {}
             FrameState::NotYours if ground.hyp.contains(&at) => {}
-            FrameState::NotYours if pool.contains(&at) => pools.add(at),
+            FrameState::NotYours if pool.contains(&at) => runs.add(Owner::Hyp, at),
             state => match guests::end::of_a_guest(&ground.places, at, state, info.count) {
-                Some(true) => guests.add(at),
-                Some(false) => {}
+                Some(Contents::Private(seed)) => runs.add(Owner::Guest(seed), at),
+                Some(Contents::Open) => {}
                 None => tally::fail(format_args!(
                     "in the end {at:#x} is {state:?}, count {}",
                     info.count
@@ -114,35 +116,43 @@ fn look(ground: &Ground, start: u64, end: u64) -> Result<(), CallError> {
         }
         at += size;
     }
-    pools.print();
-    guests.print();
+    runs.print();
     Ok(())
 }
 
-/// Frames of one kind, printed a line for each run of them.
+/// Whose frames are that are not the host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// EL2's.
+    Hyp,
+    /// The guest's whose secret is made from this seed.
+    Guest(u64),
+}
+
+/// Frames that are not the host's, in ascending order, printed a line for each run of them.
+#[derive(Debug, Default)]
 struct Runs {
-    kind: &'static str,
-    run: Option<FrameRange>,
+    run: Option<(Owner, FrameRange)>,
 }
 
 impl Runs {
-    const fn new(kind: &'static str) -> Self {
-        Self { kind, run: None }
-    }
-
-    fn add(&mut self, at: u64) {
-        let grown = self.run.filter(|run| run.base + run.frames * FRAME_SIZE == at);
-        if grown.is_none() {
-            self.print();
+    fn add(&mut self, owner: Owner, at: u64) {
+        match &mut self.run {
+            Some((before, run)) if *before == owner && run.base + run.frames * FRAME_SIZE == at => {
+                run.frames += 1;
+            }
+            _ => {
+                self.print();
+                self.run = Some((owner, FrameRange::new(at, 1)));
+            }
         }
-        self.run = Some(grown.map_or(FrameRange::new(at, 1), |run| {
-            FrameRange::new(run.base, run.frames + 1)
-        }));
     }
 
     fn print(&self) {
-        if let Some(run) = self.run {
-            println!("A {} {:#x} {}", self.kind, run.base, run.frames);
+        match self.run {
+            Some((Owner::Hyp, run)) => println!("A hyp {:#x} {}", run.base, run.frames),
+            Some((Owner::Guest(seed), run)) => println!("A guest {seed} {:#x} {}", run.base, run.frames),
+            None => {}
         }
     }
 }

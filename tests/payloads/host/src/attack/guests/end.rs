@@ -125,26 +125,37 @@ impl Attacker<'_> {
     }
 }
 
-/// What a frame of a place that keeps a secret may be in the end, and whether it is the guest's.
+/// Whose the contents of a frame are that a place has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::attack) enum Contents {
+    /// The guest's alone, whose secret is made from this seed.
+    Private(u64),
+    /// The host may see them.
+    Open,
+}
+
+/// Whose the contents of a frame are, if it is one that a place which keeps a secret may have left in this state.
 pub(in crate::attack) fn of_a_guest(
     places: &[Place],
     at: u64,
     state: FrameState,
     count: u64,
-) -> Option<bool> {
+) -> Option<Contents> {
     let keeps = places.iter().filter(|place| place.nature.keeps);
     for place in keeps {
         let range = place.book.lock().range();
         if (range.base..range.base + range.frames * FRAME_SIZE).contains(&at) {
             return match state {
-                FrameState::NotYours => Some(true),
-                FrameState::Host | FrameState::GuestSharedHost | FrameState::Relinquished => Some(false),
+                FrameState::NotYours => Some(Contents::Private(place.seed)),
+                FrameState::Host | FrameState::GuestSharedHost | FrameState::Relinquished => {
+                    Some(Contents::Open)
+                }
                 _ => None,
             };
         }
         let is_run_page = place.seats.iter().any(|seat| seat.page.address() == at);
         if is_run_page && state == FrameState::HostSharedHyp && count <= 1 {
-            return Some(false);
+            return Some(Contents::Open);
         }
     }
     None
