@@ -4,8 +4,12 @@ use super::gadget::{self, OWN_REGISTER, REGISTERS, Registers};
 use super::guests::judge;
 use super::tally;
 use crate::cpu;
+use core::ops::RangeInclusive;
 use hyp_abi::vm::{MAX_VCPUS, MAX_VMS};
 use hyp_abi::{FRAME_SIZE, FrameState, GuestSupport, HostCall, HostCallId, REGION_SIZE, Status};
+
+/// How many pages EL2 or a VM can lack for one step of a call.
+pub(super) const LACKING: RangeInclusive<u64> = 1..=16;
 
 /// What a register holds that a call must leave alone.
 const fn witness(number: usize) -> u64 {
@@ -84,7 +88,7 @@ fn documented(call: Option<HostCall>, status: Status, values: [u64; 3]) -> bool 
         (status, Some(HostCall::Vm(call))) if status != Status::Success => {
             judge::refused(call, status, values)
         }
-        (Status::NoMemory, Some(_)) => (1..=16).contains(&values[0]) && values[1..] == [0, 0],
+        (Status::NoMemory, Some(_)) => LACKING.contains(&values[0]) && values[1..] == [0, 0],
         (Status::Success, Some(call)) => accepted(call, values),
         (Status::Success, None) => false,
         _ => values == [0; 3],

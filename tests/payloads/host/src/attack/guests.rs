@@ -44,6 +44,21 @@ fn vm(call: VmCall) -> Result<[u64; 3], Status> {
     checked(HostCall::Vm(call))
 }
 
+/// Ends a VM, as far as it has no frames: an interrupt that waits may stop that half way.
+///
+/// # Errors
+/// The refusal.
+fn destroy(handle: u64) -> Result<(), Status> {
+    for _ in 0..life::PATIENCE {
+        match vm(VmCall::Destroy { vm: handle }) {
+            Err(Status::Busy) => {}
+            other => return other.map(|_| ()),
+        }
+    }
+    tally::fail(format_args!("destroying {handle:#x} makes no progress"));
+    Err(Status::Busy)
+}
+
 /// What the host is told of a frame, and its count. `None` if EL2 does not say, which it then fails for.
 fn state(frame: u64) -> Option<(FrameState, u64)> {
     match checked(HostCall::FrameState { frame }) {

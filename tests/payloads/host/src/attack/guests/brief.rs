@@ -1,6 +1,6 @@
 //! A VM that lives for a moment, and that nobody else knows of: what its calls answer is certain.
 
-use super::{life, state, vm};
+use super::{destroy, life, state, vm};
 use crate::attack::attacker::Attacker;
 use crate::attack::call::checked;
 use crate::attack::ground::{Holding, REGION_FRAMES};
@@ -76,7 +76,7 @@ impl Attacker<'_> {
         }
         if given > 0 {
             self.ensure_taken(handle, is_protected, range.base, gfn);
-            let left = vm(VmCall::Destroy { vm: handle });
+            let left = destroy(handle);
             self.ensure(handle, "Destroy", left, Err(Status::FramesLeft));
             self.get_back(handle, is_protected, GuestRange::new(gfn, given));
             for frame in [range.base, last] {
@@ -88,8 +88,8 @@ impl Attacker<'_> {
                 self.fail(format_args!("after a brief VM, {address:#x} holds {got:#x}"));
             }
         }
-        let gone = vm(VmCall::Destroy { vm: handle });
-        self.ensure(handle, "the last Destroy", gone, Ok([0; 3]));
+        let gone = destroy(handle);
+        self.ensure(handle, "the last Destroy", gone, Ok(()));
         let figure = vm(VmCall::Statistics {
             vm: handle,
             statistic: 0,

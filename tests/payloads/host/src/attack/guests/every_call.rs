@@ -1,7 +1,7 @@
 //! Each of the calls about VMs, with values at random and from the edges, on right and wrong handles.
 
 use super::place::{Place, VCPUS};
-use super::{life, orders, state, vm};
+use super::{destroy, life, orders, state, vm};
 use crate::attack::attacker::Attacker;
 use crate::attack::ground::{boundary, boundary_count};
 use crate::attack::tally;
@@ -155,7 +155,7 @@ impl Attacker<'_> {
                 if !has_meaning {
                     self.fail(format_args!("{call:x?} was accepted"));
                 }
-                if let Err(status) = vm(VmCall::Destroy { vm: handle }) {
+                if let Err(status) = destroy(handle) {
                     self.fail(format_args!("an empty VM answered Destroy by {status:?}"));
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::book::Book;
 use super::place::{Place, VCPUS};
-use super::{state, vm};
+use super::{destroy, state, vm};
 use crate::attack::attacker::Attacker;
 use crate::attack::tally::{self, Kind};
 use crate::frames::Frames;
@@ -21,7 +21,7 @@ pub(super) const GFNS: u64 = 1 << (IPA_BITS - 12);
 pub(super) const MEMORY: GuestRange = GuestRange::new(layout::MEMORY / FRAME_SIZE, 4096);
 
 /// How often a call that makes no progress is tried again. Others are in its way, on CPUs that may not be running.
-const PATIENCE: u32 = 20_000;
+pub(super) const PATIENCE: u32 = 20_000;
 
 impl Attacker<'_> {
     /// Makes a call until it is through, with pages for EL2 or the VM if it needs some. `None` if it is refused
@@ -173,10 +173,10 @@ impl Attacker<'_> {
         if handle == 0 {
             return true;
         }
-        match vm(VmCall::Destroy { vm: handle }) {
+        match destroy(handle) {
             Err(Status::VcpuRunning) => return false,
             // As another one found out, it had no frames.
-            Ok(_) | Err(Status::FramesLeft | Status::NoSuchVm) => {}
+            Ok(()) | Err(Status::FramesLeft | Status::NoSuchVm) => {}
             Err(status) => {
                 self.fail(format_args!("destroying {handle:#x} answered {status:?}"));
                 return false;
@@ -201,8 +201,8 @@ impl Attacker<'_> {
     /// Takes everything from a dying VM, until it is gone.
     fn empty(&mut self, place: &Place, book: &mut Book, handle: u64) -> bool {
         for _ in 0..PATIENCE {
-            match vm(VmCall::Destroy { vm: handle }) {
-                Ok(_) | Err(Status::NoSuchVm) => return true,
+            match destroy(handle) {
+                Ok(()) | Err(Status::NoSuchVm) => return true,
                 Err(Status::FramesLeft) => {}
                 Err(status) => {
                     self.fail(format_args!("a dying VM answered Destroy by {status:?}"));
