@@ -43,13 +43,12 @@ impl Attacker<'_> {
     }
 
     fn last_audit(&mut self, place: &Place) -> u64 {
-        match self.audit_vm(place.handle(), GuestRange::new(0, life::GFNS)) {
-            Ok(frames) => frames,
-            Err(status) => {
-                self.fail(format_args!("the last audit of VM {}: {status:?}", place.number));
-                0
-            }
+        let audited = self.audit_vm(place.handle(), GuestRange::new(0, life::GFNS));
+        if audited != Ok(life::GFNS) {
+            let number = place.number;
+            self.fail(format_args!("the last audit of VM {number} ended so: {audited:x?}"));
         }
+        audited.unwrap_or(0)
     }
 
     fn end_for_good(&mut self, place: &Place) {

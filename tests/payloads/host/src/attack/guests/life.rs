@@ -321,7 +321,8 @@ impl Attacker<'_> {
         }
     }
 
-    /// Compares the VM's table with the map.
+    /// Compares the VM's table with the map, step by step. Returns how many guest frame numbers were compared: fewer than
+    /// `range` has only if it makes no progress.
     pub(super) fn audit_vm(&mut self, handle: u64, range: GuestRange) -> Result<u64, Status> {
         let mut done = 0;
         for _ in 0..PATIENCE {
