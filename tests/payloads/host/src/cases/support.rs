@@ -19,7 +19,7 @@ pub(crate) const REGION_FRAMES: u64 = REGION_SIZE / FRAME_SIZE;
 pub(crate) const REFUSED: u64 = 0b10_0001;
 
 /// Fewer free pages than this in EL2's pool, and the cases give it more before they begin.
-const POOL_LOW: u64 = 64;
+pub(crate) const POOL_LOW: u64 = 64;
 
 /// Frames for a case, or the case is skipped.
 pub(crate) fn frames(count: u64) -> Result<Frames, Outcome> {
@@ -37,7 +37,12 @@ pub(crate) fn frames_aligned(count: u64, alignment: u64) -> Result<Frames, Outco
 /// Gives EL2 a region for its tables if it is short of pages, so that a case about something else does not end in
 /// `NoMemory`.
 pub(crate) fn fill_pool() -> TestResult {
-    if succeed!(HYPERVISOR.statistic(Statistic::PoolFree)) < POOL_LOW {
+    fill_pool_to(POOL_LOW)
+}
+
+/// Gives EL2 a region for its tables unless its pool has so many free pages.
+pub(crate) fn fill_pool_to(pages: u64) -> TestResult {
+    if succeed!(HYPERVISOR.statistic(Statistic::PoolFree)) < pages {
         // A whole region, which EL2 takes without a table of its own. It stays EL2's.
         let region = frames_aligned(REGION_FRAMES, REGION_SIZE)?;
         succeed!(HYPERVISOR.pool_top_up(region.range()));

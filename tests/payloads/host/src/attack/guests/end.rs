@@ -46,7 +46,9 @@ impl Attacker<'_> {
         let audited = self.audit_vm(place.handle(), GuestRange::new(0, life::GFNS));
         if audited != Ok(life::GFNS) {
             let number = place.number;
-            self.fail(format_args!("the last audit of VM {number} ended so: {audited:x?}"));
+            self.fail(format_args!(
+                "the last audit of VM {number} ended so: {audited:x?}"
+            ));
         }
         audited.unwrap_or(0)
     }
