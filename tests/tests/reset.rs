@@ -1,15 +1,12 @@
 //! A host that resets the machine leaves nothing of others for the kernel that comes next.
 
-use freehold_runner::machine::{Ending, Host, Machine, Memory};
+use freehold_runner::machine::{Ending, Host, Machine, Memory, layout};
 use freehold_runner::workspace::Scratch;
 use freehold_runner::{images, setup};
 use payload_protocol::Secret;
+use payload_protocol::reset::{SEED, SEED_OF_THE_DEAD};
 use std::fs;
 use std::time::Duration;
-
-/// What the payload has its guests make their secrets from: of the one that runs when the machine is reset, and of the
-/// one that is gone by then.
-const SEEDS: [u64; 2] = [0x1057_0e1e_c7ed_0001, 0x1057_0e1e_c7ed_0002];
 
 /// Runs the payload that resets its machine, one of two CPUs that `change` changes, and expects it to say `words`.
 fn run(cpu: &str, change: impl FnOnce(&mut Machine), words: &[&str]) {
@@ -51,12 +48,12 @@ fn one_life(cpu: &str) {
     let ram = fs::read(&file).expect("QEMU has kept the RAM");
     let (words, _) = ram.as_chunks::<8>();
     assert!(words.iter().any(|word| u64::from_le_bytes(*word) != 0));
-    for seed in SEEDS {
+    for seed in [SEED, SEED_OF_THE_DEAD] {
         let secret = Secret::new(seed);
         let found: Vec<_> = (0_u64..)
             .zip(words)
             .filter(|(_, word)| secret.is_in(u64::from_le_bytes(**word)))
-            .map(|(number, _)| format!("{:#x}", 0x4000_0000 + number * 8))
+            .map(|(number, _)| format!("{:#x}", layout::RAM + number * 8))
             .collect();
         assert!(found.is_empty(), "words of {seed:#x}: {found:?}");
     }

@@ -15,16 +15,13 @@ use crate::registry::{Outcome, TestResult, ensure, ensure_eq, fail, succeed};
 use crate::{cpu, firmware, sysreg};
 use core::sync::atomic::{AtomicBool, Ordering};
 use hyp_abi::FRAME_SIZE;
+use payload_protocol::reset::{SEED, SEED_OF_THE_DEAD};
 use payload_protocol::{Door, Order, Secret, layout};
 
 /// What the payload leaves for itself.
 const NOTE: u64 = 0x6e6f_7465_746f_6d65;
 /// What frames are filled with that EL2 or the guest gets.
 const GIVEN: u64 = 0x0617_e21a_b1e5_5ed0;
-/// What the guest makes its secret from.
-const SEED: u64 = 0x1057_0e1e_c7ed_0001;
-/// What a guest makes its secret from that is gone before the reset.
-const SEED_OF_THE_DEAD: u64 = 0x1057_0e1e_c7ed_0002;
 /// Frames that are donated to EL2.
 const DONATED: u64 = 4;
 /// Pages of the guest that it fills.

@@ -8,6 +8,7 @@
 //! - [`order`], [`report`]: the two ends of a call.
 //! - [`access`]: kinds of accesses.
 //! - [`secret`]: what a guest computes and a host must not find.
+//! - [`reset`]: the secrets of guests whose machine is reset.
 //! - [`story`]: what the runner's story of a guest consists of.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -16,6 +17,7 @@ pub mod access;
 pub mod layout;
 pub mod order;
 pub mod report;
+pub mod reset;
 pub mod secret;
 pub mod story;
 
