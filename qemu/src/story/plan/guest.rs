@@ -2,7 +2,9 @@
 //! what must come of it.
 
 use super::{Chapter, Deed, Expected, Source, Watched, Who, freehold};
+use payload_protocol::Access;
 use payload_protocol::story::Step;
+use std::borrow::Cow;
 
 /// What Freehold counts when it refuses an access.
 const ABORT: &str = "HostAbortsInjected";
@@ -51,7 +53,7 @@ fn deed(step: Step, image: u64, digest: &str) -> Deed {
     let (who, tells) = says(step);
     let mut deed = Deed {
         who,
-        tells: tells.to_owned(),
+        tells: tells.into_owned(),
         command: format!("{step:?}"),
         expected: expected(step, digest),
         watched: None,
@@ -73,8 +75,8 @@ fn deed(step: Step, image: u64, digest: &str) -> Deed {
 }
 
 /// Who acts, and what happens.
-const fn says(step: Step) -> (Who, &'static str) {
-    match step {
+fn says(step: Step) -> (Who, Cow<'static, str>) {
+    let (who, tells) = match step {
         Step::HostCountsFrames => (Who::Call, "counts the frames by their owner"),
         Step::HostCreatesVm => (Who::Call, "creates a protected VM"),
         Step::HostGivesImage => (Who::Call, "gives it the guest's image, page by page"),
@@ -83,10 +85,11 @@ const fn says(step: Step) -> (Who, &'static str) {
         Step::HostJumps => (Who::Kernel, "jumps to it"),
         Step::ProgramLoads => (Who::Program, "reads it"),
         Step::ProgramJumps => (Who::Program, "jumps to it"),
-        Step::HostTriesEverything => (
-            Who::Everybody,
-            "tries all 18 kinds of access, and fetches, on every page of it",
-        ),
+        Step::HostTriesEverything => {
+            let kinds = Access::ALL.len();
+            let tells = format!("tries all {kinds} kinds of access, and fetches, on every page of it");
+            return (Who::Everybody, tells.into());
+        }
         Step::HostSharesIt => (Who::Call, "shares it with EL2, as if it were the host's"),
         Step::HostGivesItToAnother => (
             Who::Call,
@@ -134,7 +137,8 @@ const fn says(step: Step) -> (Who, &'static str) {
         Step::HostEndsOther => (Who::Call, "ends this guest too, and takes everything back"),
         Step::HostCountsAgain => (Who::Call, "counts again: there are as many of each"),
         Step::HostAudits => (Who::Call, "has EL2 compare its map with its tables"),
-    }
+    };
+    (who, tells.into())
 }
 
 /// Whether it is an access that Freehold must refuse, and count.

@@ -138,7 +138,7 @@ impl Stage {
             frames.push(vm.frame(gfn)?);
         }
         let count = frames.len();
-        let tries = refused::everything(frames.into_iter())?;
+        let tries = refused::everything(&frames)?;
         say!(step, "{tries} tries on {count} frames, {tries} such faults");
         Ok(())
     }
