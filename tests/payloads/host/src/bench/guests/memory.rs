@@ -48,6 +48,35 @@ impl Guest {
         };
         ensure_state(self.memory.frame(index), state, 0)
     }
+
+    /// Calls about one frame of its memory after the other, from number `first` on. After each, the frame is given, or it
+    /// is not.
+    fn page_by_page(
+        &self,
+        mark: Mark,
+        first: u64,
+        given: bool,
+        call: fn(&Self, u64) -> [u64; 7],
+    ) -> Result<Figure, Outcome> {
+        let next = Counter::from(first);
+        let registers = Cell::new([0; 7]);
+        let prepare = || {
+            registers.set(call(self, next.now()));
+            Ok(())
+        };
+        sample(
+            MANY,
+            mark,
+            prepare,
+            || Hvc.call(registers.get()),
+            |answer| {
+                one_frame_done(answer)?;
+                self.ensure_given(next.now(), given)?;
+                next.step(1);
+                Ok(())
+            },
+        )
+    }
 }
 
 /// Numbers that are used one after the other.
@@ -71,24 +100,7 @@ impl Counter {
 pub(in crate::bench) fn donate_page(mark: Mark) -> Result<Figure, Outcome> {
     let guest = Guest::launch(Program::Wait, 0, mark, REGION_FRAMES)?;
     guest.give(0, 1)?;
-    let next = Counter::from(1);
-    let registers = Cell::new([0; 7]);
-    let prepare = || {
-        registers.set(guest.giving(next.now()));
-        Ok(())
-    };
-    let figure = sample(
-        MANY,
-        mark,
-        prepare,
-        || Hvc.call(registers.get()),
-        |answer| {
-            one_frame_done(answer)?;
-            guest.ensure_given(next.now(), true)?;
-            next.step(1);
-            Ok(())
-        },
-    )?;
+    let figure = guest.page_by_page(mark, 1, true, Guest::giving)?;
     guest.end()?;
     Ok(figure)
 }
@@ -123,24 +135,7 @@ pub(in crate::bench) fn reclaim_page(mark: Mark) -> Result<Figure, Outcome> {
     let guest = Guest::launch(Program::Wait, 0, mark, REGION_FRAMES)?;
     guest.give_each(MANY as u64 + 1)?;
     guest.kill()?;
-    let next = Counter::from(0);
-    let registers = Cell::new([0; 7]);
-    let prepare = || {
-        registers.set(guest.taking(next.now()));
-        Ok(())
-    };
-    let figure = sample(
-        MANY,
-        mark,
-        prepare,
-        || Hvc.call(registers.get()),
-        |answer| {
-            one_frame_done(answer)?;
-            guest.ensure_given(next.now(), false)?;
-            next.step(1);
-            Ok(())
-        },
-    )?;
+    let figure = guest.page_by_page(mark, 0, false, Guest::taking)?;
     guest.bury()?;
     Ok(figure)
 }
