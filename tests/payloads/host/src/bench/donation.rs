@@ -14,7 +14,7 @@ const GIGABYTE: u64 = 1 << 30;
 /// Samples of what takes seconds; the first one warms up.
 pub(super) const FEW: usize = 2;
 
-/// The first page of a 2 MiB block: the block is split in the host's table and in the map.
+/// The first page donated of a 2 MiB block: the block is split in the host's table and in the map.
 pub(super) fn donate_page_of_block(mark: Mark) -> Result<Figure, Outcome> {
     fill_pool()?;
     let region = frames_aligned(REGION_FRAMES, REGION_SIZE)?;
