@@ -7,23 +7,9 @@ use crate::attack::ground::{Holding, REGION_FRAMES};
 use crate::attack::tally::{self, Kind};
 use crate::frames::Frames;
 use crate::probe::{self, Level};
-use hyp_abi::vm::{Permissions, VmFlags};
+use hyp_abi::vm::VmFlags;
 use hyp_abi::{FRAME_SIZE, FrameRange, FrameState, GuestRange, HostCall, REGION_SIZE, Status, VmCall};
 use payload_protocol::layout;
-
-/// The call by which a VM of this kind gets frames.
-fn give(vm: u64, is_protected: bool, range: FrameRange, gfn: u64) -> VmCall {
-    if is_protected {
-        VmCall::Donate { vm, range, gfn }
-    } else {
-        VmCall::Share {
-            vm,
-            range,
-            gfn,
-            permissions: Permissions::all().bits(),
-        }
-    }
-}
 
 impl Attacker<'_> {
     /// A VM is made, given frames of this CPU's own, and ended.
@@ -56,7 +42,8 @@ impl Attacker<'_> {
         // Aligned as the frames are, so that a region of them is a block.
         let regions = layout::MEMORY / REGION_SIZE + self.random.below(1 << 9);
         let gfn = regions * REGION_FRAMES + range.base / FRAME_SIZE % REGION_FRAMES;
-        let given = self.lend(handle, is_protected, range, gfn);
+        // EL2 may lack pages for some.
+        let given = self.hand_over(handle, is_protected, range, gfn);
         // At once, before anything else rids the CPU of what it remembers of the frames, which it has just written to.
         if is_protected && given == range.frames {
             self.ensure_out_of_reach(range);
@@ -122,7 +109,7 @@ impl Attacker<'_> {
         let share = checked(HostCall::ShareHyp(FrameRange::new(frame, 1)));
         self.ensure(handle, "ShareHyp", share, Err(owned));
         let spare = FrameRange::new(self.scratch_frame(), 1);
-        let call = give(handle, is_protected, spare, gfn);
+        let call = life::giving(handle, is_protected, spare, gfn);
         let answer = vm(call);
         // Whether EL2 has the pages for it is judged first.
         if !matches!(
@@ -133,27 +120,9 @@ impl Attacker<'_> {
         }
     }
 
-    /// Donates or shares frames. Returns how many: EL2 may lack pages for the others.
-    fn lend(&mut self, handle: u64, is_protected: bool, range: FrameRange, gfn: u64) -> u64 {
-        let mut done = 0;
-        // A call may come back with nothing done, because an interrupt waits.
-        for _ in 0..10_000 {
-            let rest = FrameRange::new(range.base + done * FRAME_SIZE, range.frames - done);
-            let call = give(handle, is_protected, rest, gfn + done);
-            let Some([finished, ..]) = self.supplied(handle, call) else {
-                break;
-            };
-            done += finished;
-            if done == range.frames {
-                break;
-            }
-        }
-        done
-    }
-
     fn get_back(&mut self, handle: u64, is_protected: bool, range: GuestRange) {
         let mut done = 0;
-        for _ in 0..10_000 {
+        for _ in 0..life::PATIENCE {
             let range = GuestRange::new(range.gfn + done, range.frames - done);
             let call = if is_protected {
                 VmCall::Reclaim { vm: handle, range }

@@ -106,13 +106,10 @@ impl Attacker<'_> {
         let Some(frame) = book.give(gfn) else {
             return place.doom();
         };
-        let handle = place.handle();
-        if self
-            .hand_over(place, handle, FrameRange::new(frame, 1), gfn)
-            .is_none()
-        {
+        let is_protected = place.nature.is_protected();
+        if self.hand_over(place.handle(), is_protected, FrameRange::new(frame, 1), gfn) == 0 {
             self.settle(&mut book, frame);
-        } else if place.nature.is_protected() {
+        } else if is_protected {
             // At once: the CPU has just written to it, and remembers how.
             self.reach_for(place, &book, frame, gfn);
         }

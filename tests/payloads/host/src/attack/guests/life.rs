@@ -23,6 +23,20 @@ pub(super) const MEMORY: GuestRange = GuestRange::new(layout::MEMORY / FRAME_SIZ
 /// How often a call that makes no progress is tried again. Others are in its way, on CPUs that may not be running.
 pub(super) const PATIENCE: u32 = 20_000;
 
+/// The call by which a VM of this kind gets frames.
+pub(super) fn giving(vm: u64, is_protected: bool, range: FrameRange, gfn: u64) -> VmCall {
+    if is_protected {
+        VmCall::Donate { vm, range, gfn }
+    } else {
+        VmCall::Share {
+            vm,
+            range,
+            gfn,
+            permissions: Permissions::all().bits(),
+        }
+    }
+}
+
 impl Attacker<'_> {
     /// Makes a call until it is through, with pages for EL2 or the VM if it needs some. `None` if it is refused
     /// otherwise: somebody was quicker.
@@ -50,37 +64,22 @@ impl Attacker<'_> {
         }
     }
 
-    /// Gives frames to the VM, as its kind demands.
-    pub(super) fn hand_over(
-        &mut self,
-        place: &Place,
-        handle: u64,
-        range: FrameRange,
-        gfn: u64,
-    ) -> Option<()> {
+    /// Gives frames to a VM, as its kind demands. Returns how many went.
+    pub(super) fn hand_over(&mut self, handle: u64, is_protected: bool, range: FrameRange, gfn: u64) -> u64 {
         let mut done = 0;
+        // A call may come back with nothing done, because an interrupt waits.
         for _ in 0..PATIENCE {
             let rest = FrameRange::new(range.base + done * FRAME_SIZE, range.frames - done);
-            let call = if place.nature.is_protected() {
-                VmCall::Donate {
-                    vm: handle,
-                    range: rest,
-                    gfn: gfn + done,
-                }
-            } else {
-                VmCall::Share {
-                    vm: handle,
-                    range: rest,
-                    gfn: gfn + done,
-                    permissions: Permissions::all().bits(),
-                }
+            let Some([finished, ..]) = self.supplied(handle, giving(handle, is_protected, rest, gfn + done))
+            else {
+                break;
             };
-            done += self.supplied(handle, call)?[0];
+            done += finished;
             if done >= range.frames {
-                return Some(());
+                break;
             }
         }
-        None
+        done
     }
 
     /// Has a new VM begin at a place that has none. Others find it there before it is ready.
@@ -131,7 +130,9 @@ impl Attacker<'_> {
         for page in 0..frames {
             image::copy_page(page, &Frames::adopt(range).part_of(page)).ok()?;
         }
-        self.hand_over(place, handle, range, gfn)?;
+        if self.hand_over(handle, place.nature.is_protected(), range, gfn) < frames {
+            return None;
+        }
         let start = Start {
             index: 0,
             mmu_off: false,
