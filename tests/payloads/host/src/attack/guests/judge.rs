@@ -107,7 +107,7 @@ fn parts(id: VmCallId) -> &'static [&'static [Status]] {
 }
 
 /// Whether the call names a VM.
-const fn names_a_vm(id: VmCallId) -> bool {
+pub(super) const fn names_a_vm(id: VmCallId) -> bool {
     !matches!(
         id,
         VmCallId::Create
