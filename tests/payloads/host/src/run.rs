@@ -9,7 +9,9 @@ use crate::exit::{Exit, leave};
 use crate::machine::Machine;
 use crate::registry::{CASES, Case, Failure, Outcome, TestResult};
 use crate::{bench, cases, doors};
+use alloc::format;
 use alloc::vec::Vec;
+use core::fmt::Display;
 
 /// The cases that `filter` chooses, in the order of their names.
 fn chosen(filter: Filter<'_>) -> Vec<&'static Case> {
@@ -39,12 +41,20 @@ pub(crate) fn run(machine: &Machine, filter: Filter<'_>) -> ! {
         machine.cpus.len(),
         machine.memory_size() >> 20
     );
-    let cases = chosen(filter);
-    let mut failed = 0;
-    for case in &cases {
-        let name = case.name();
+    play(
+        chosen(filter)
+            .into_iter()
+            .map(|case| (case.name(), move || run_one(case))),
+    )
+}
+
+/// Runs cases, each by its name, reports them and ends the payload.
+fn play(cases: impl Iterator<Item = (impl Display, impl FnOnce() -> TestResult)>) -> ! {
+    let (mut count, mut failed) = (0, 0);
+    for (name, case) in cases {
+        count += 1;
         println!("T begin {name}");
-        match run_one(case) {
+        match case() {
             Ok(()) => println!("T pass {name}"),
             Err(Outcome::Skipped(why)) => println!("T skip {name} {why}"),
             Err(Outcome::Failed(Failure { file, line, text })) => {
@@ -53,8 +63,8 @@ pub(crate) fn run(machine: &Machine, filter: Filter<'_>) -> ! {
             }
         }
     }
-    println!("T end {}", cases.len());
-    leave(match (cases.len(), failed) {
+    println!("T end {count}");
+    leave(match (count, failed) {
         (0, _) => Exit::NothingToRun,
         (_, 0) => Exit::Passed,
         _ => Exit::Failed,
@@ -70,28 +80,14 @@ pub(crate) fn kill(settings: &str) -> ! {
         println!("payload: `kill {settings}` makes no sense");
         leave(Exit::UnknownCommand)
     };
-    let mut failed = 0;
-    let cases = deaths.div_ceil(TOGETHER);
-    for case in 0..cases {
-        let name = format_args!("kill::{:04}", case * TOGETHER);
-        println!("T begin {name}");
-        let count = TOGETHER.min(deaths - case * TOGETHER);
-        let result = cases::guests::killing::kill(seed, case, count);
-        match result.and_then(|()| cases::support::audit_everything()) {
-            Ok(()) => println!("T pass {name}"),
-            Err(Outcome::Skipped(why)) => println!("T skip {name} {why}"),
-            Err(Outcome::Failed(Failure { file, line, text })) => {
-                failed += 1;
-                println!("T fail {name} {file}:{line} {text}");
-            }
-        }
-    }
-    println!("T end {cases}");
-    leave(match (cases, failed) {
-        (0, _) => Exit::NothingToRun,
-        (_, 0) => Exit::Passed,
-        _ => Exit::Failed,
-    })
+    play((0..deaths.div_ceil(TOGETHER)).map(|case| {
+        let first = case * TOGETHER;
+        let kill = move || {
+            cases::guests::killing::kill(seed, case, TOGETHER.min(deaths - first))?;
+            cases::support::audit_everything()
+        };
+        (format!("kill::{first:04}"), kill)
+    }))
 }
 
 /// Runs a case, and then looks whether it has left EL2 in order.
