@@ -12,9 +12,7 @@ use crate::probe::{self, Access, Level};
 use crate::registry::{Outcome, TestResult, ensure_eq, fail};
 use core::fmt;
 use host_shim::Hypercall;
-use hyp_abi::run_page::{
-    self, AccessFlags, ENTRY_ANSWER, ENTRY_FLAGS, ENTRY_VALUES, EXIT_REASON, EXIT_VALUES, EntryFlags,
-};
+use hyp_abi::run_page::{AccessFlags, ENTRY_ANSWER, ENTRY_FLAGS, ENTRY_VALUES, EXIT_REASON, EXIT_VALUES};
 use hyp_abi::{HostCall, Status, VmCall};
 
 /// The marker before an act.
@@ -170,16 +168,7 @@ impl fmt::Display for Deeds<'_> {
 
 /// Writes the entry record, and returns it.
 fn enter(page: &RunPage, answer: Answer) -> [u64; ENTRY_WORDS] {
-    let flags = match answer {
-        Answer::None => EntryFlags::empty(),
-        _ => EntryFlags::ANSWER,
-    };
-    let (number, [v0, v1, v2, v3]) = match answer {
-        Answer::None => (0, [0; 4]),
-        Answer::Retry => (run_page::Answer::Retry.into(), [0; 4]),
-        Answer::Refuse => (run_page::Answer::Refuse.into(), [0; 4]),
-        Answer::Done(values) => (run_page::Answer::Done.into(), values),
-    };
+    let (flags, number, [v0, v1, v2, v3]) = answer.record();
     page.write(ENTRY_FLAGS, flags.bits());
     page.write(ENTRY_ANSWER, number);
     for (word, value) in (ENTRY_VALUES..).zip([v0, v1, v2, v3]) {

@@ -32,6 +32,19 @@ pub(crate) enum Answer {
     Done([u64; 4]),
 }
 
+impl Answer {
+    /// What an entry record that says so has: its flags, the answer and its values.
+    pub(crate) fn record(self) -> (EntryFlags, u64, [u64; 4]) {
+        let (answer, values) = match self {
+            Self::None => return (EntryFlags::empty(), 0, [0; 4]),
+            Self::Retry => (run_page::Answer::Retry, [0; 4]),
+            Self::Refuse => (run_page::Answer::Refuse, [0; 4]),
+            Self::Done(values) => (run_page::Answer::Done, values),
+        };
+        (EntryFlags::ANSWER, answer.into(), values)
+    }
+}
+
 /// What the host keeps for a vCPU.
 #[derive(Debug)]
 pub(crate) struct Vcpu {
@@ -104,15 +117,8 @@ impl Vcpu {
 
     /// Writes the entry record.
     pub(crate) fn enter(&self, answer: Answer) {
-        let mut flags = EntryFlags::empty();
-        let (number, values) = match answer {
-            Answer::None => (0, [0; 4]),
-            Answer::Retry => (run_page::Answer::Retry.into(), [0; 4]),
-            Answer::Refuse => (run_page::Answer::Refuse.into(), [0; 4]),
-            Answer::Done(values) => (run_page::Answer::Done.into(), values),
-        };
-        if answer != Answer::None {
-            flags |= EntryFlags::ANSWER;
+        let (mut flags, number, values) = answer.record();
+        if flags.contains(EntryFlags::ANSWER) {
             self.page.write(ENTRY_ANSWER, number);
             for (word, value) in values.into_iter().enumerate() {
                 self.page.write(ENTRY_VALUES + word, value);
