@@ -29,6 +29,7 @@ use super::bank;
 use super::call::checked;
 use super::ground::REGION_FRAMES;
 use super::tally::{self, Kind};
+use crate::guest::run_page::RunPage;
 use crate::probe;
 use book::Book;
 use hyp_abi::run_page::ENTRY_VALUES;
@@ -94,7 +95,7 @@ impl Attacker<'_> {
         let seat = &place.seats[self.random.below(VCPUS) as usize];
         for _ in 0..1 + self.random.below(40) {
             let word = match self.random.below(4) {
-                0 => self.random.below(512),
+                0 => self.random.below(RunPage::WORDS as u64),
                 1 => 64 + self.random.below(32),
                 _ => self.random.below(24),
             };

@@ -6,13 +6,16 @@ use crate::frames::Frames;
 use crate::hypercall::HYPERVISOR;
 use crate::registry::{Outcome, TestResult, succeed};
 use core::ptr::with_exposed_provenance_mut;
-use hyp_abi::FrameRange;
+use hyp_abi::{FRAME_SIZE, FrameRange};
 
 /// A frame that is shared with EL2.
 #[derive(Debug)]
 pub(crate) struct RunPage(Frames);
 
 impl RunPage {
+    /// How many words it has.
+    pub(crate) const WORDS: usize = (FRAME_SIZE / 8) as usize;
+
     /// A page of zeroes.
     pub(crate) fn new() -> Result<Self, Outcome> {
         let frame = support::frames(1)?;
@@ -38,7 +41,7 @@ impl RunPage {
 
     /// Word number `word`.
     pub(crate) fn read(&self, word: usize) -> u64 {
-        assert!(word < 512, "a page has 512 words");
+        assert!(word < Self::WORDS, "a page has fewer words");
         let at = with_exposed_provenance_mut::<u64>(self.address() as usize + 8 * word);
         // SAFETY: the frame is this value's; EL2 may write to it at the same time, which is what volatile is for.
         unsafe { at.read_volatile() }
@@ -46,7 +49,7 @@ impl RunPage {
 
     /// Sets word number `word`.
     pub(crate) fn write(&self, word: usize, value: u64) {
-        assert!(word < 512, "a page has 512 words");
+        assert!(word < Self::WORDS, "a page has fewer words");
         let at = with_exposed_provenance_mut::<u64>(self.address() as usize + 8 * word);
         // SAFETY: as in `read`.
         unsafe { at.write_volatile(value) };

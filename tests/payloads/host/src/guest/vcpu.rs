@@ -3,7 +3,7 @@
 use super::calls::call;
 use super::exit::Exit;
 use super::run_page::RunPage;
-use super::vgic::{TIMER, Wanted};
+use super::vgic::{self, TIMER, Wanted};
 use crate::registry::{Outcome, fail, succeed};
 use crate::{cpu, interrupts, sysreg};
 use arrayvec::ArrayVec;
@@ -82,9 +82,8 @@ impl Vcpu {
 
     /// When the virtual timer is due, if the guest has armed it.
     pub(crate) fn alarm(&self) -> Option<u64> {
-        const ENABLE_AND_MASK: u64 = 0b11;
         let last = self.last.lock();
-        (last.timer_control & ENABLE_AND_MASK == 1).then_some(last.timer_compare)
+        vgic::alarm(last.timer_control, last.timer_compare)
     }
 
     /// What a vCPU that is stuck may wait for: the time, its timer's control and compare value, the list registers, and
@@ -101,7 +100,7 @@ impl Vcpu {
     }
 
     fn is_due(&self) -> bool {
-        self.alarm().is_some_and(|due| sysreg::counter() >= due)
+        vgic::is_due(self.alarm())
     }
 
     /// Has it take an interrupt. If a CPU runs it, that CPU is brought back first.

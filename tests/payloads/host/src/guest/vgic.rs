@@ -1,11 +1,26 @@
 //! Interrupts on their way to a vCPU: what is wanted, and the list registers that it becomes.
 
+use crate::sysreg;
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hyp_abi::run_page::MAX_LIST_REGISTERS;
 
 /// The virtual timer's interrupt.
 pub(crate) const TIMER: u32 = 27;
+
+/// CNTV_CTL_EL0: enabled, and not masked (Arm ARM DDI 0487, D24.10.16).
+const ENABLE: u64 = 1 << 0;
+const MASK: u64 = 1 << 1;
+
+/// When a guest's virtual timer is due, if the guest has armed it: what its control and compare value say.
+pub(crate) fn alarm(control: u64, compare: u64) -> Option<u64> {
+    (control & (ENABLE | MASK) == ENABLE).then_some(compare)
+}
+
+/// Whether that time has come.
+pub(crate) fn is_due(alarm: Option<u64>) -> bool {
+    alarm.is_some_and(|due| sysreg::counter() >= due)
+}
 
 /// Fields of a list register (Arm IHI 0069, ICH_LR<n>_EL2): state, group 1, priority.
 const STATE: u64 = 0b11 << 62;

@@ -6,6 +6,7 @@ use crate::attack::attacker::Attacker;
 use crate::attack::call::answered;
 use crate::attack::tally::{self, Kind};
 use crate::guest::registers::{self, After};
+use crate::guest::run_page::RunPage;
 use crate::guest::vcpu::LIST_REGISTERS;
 use crate::guest::vgic::{self, TIMER};
 use crate::sysreg;
@@ -16,12 +17,6 @@ use hyp_abi::run_page::{
 };
 use hyp_abi::{HostCall, Status, VmCall};
 use payload_protocol::Secret;
-
-/// Words of a run page.
-const PAGE_WORDS: usize = 512;
-
-/// CNTV_CTL_EL0: enabled, and not masked (Arm ARM DDI 0487, D24.10.16).
-const ENABLE_AND_MASK: u64 = 0b11;
 
 impl Attacker<'_> {
     /// Runs a vCPU of a place a few times, as a host does that has nothing better to do.
@@ -106,7 +101,7 @@ impl Attacker<'_> {
             return;
         }
         let secret = Secret::new(place.seed);
-        if let Some(word) = (0..PAGE_WORDS).find(|word| secret.is_in(seat.page.read(*word))) {
+        if let Some(word) = (0..RunPage::WORDS).find(|word| secret.is_in(seat.page.read(*word))) {
             self.fail(format_args!(
                 "word {word} of the run page of VM {} vCPU {index} is of its secret",
                 place.number
@@ -173,9 +168,11 @@ impl Attacker<'_> {
     /// List registers: what waits for the vCPU, its timer if it is due, or something else. Returns whether there are any.
     pub(super) fn prepare_interrupts(&mut self, seat: &Seat) -> bool {
         let wanted = seat.wanted.swap(0, Ordering::Relaxed);
-        let control = seat.page.read(EXIT_TIMER_CONTROL);
-        let is_due =
-            control & ENABLE_AND_MASK == 1 && sysreg::counter() >= seat.page.read(EXIT_TIMER_COMPARE);
+        let alarm = vgic::alarm(
+            seat.page.read(EXIT_TIMER_CONTROL),
+            seat.page.read(EXIT_TIMER_COMPARE),
+        );
+        let is_due = vgic::is_due(alarm);
         let extra = self.random.one_in(8);
         if wanted == 0 && !is_due && !extra {
             return false;
