@@ -18,7 +18,6 @@ use crate::workspace::{self, Scratch};
 use anyhow::{Context as _, Result, anyhow, bail};
 use canary::{Canaries, Secret};
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -119,13 +118,10 @@ impl Attack {
         let dump = scratch.path().join("memory");
         let mut monitor = qmp::Monitor::connect(socket)?;
         monitor.execute("stop", &serde_json::json!({}))?;
-        monitor.save_memory(layout::RAM, self.memory.bytes(), &dump)?;
+        let memory = monitor.memory(layout::RAM, self.memory.bytes(), &dump)?;
         let registers = monitor.registers()?;
         monitor.quit()?;
 
-        let memory = fs::read(&dump).with_context(|| format!("cannot read {}", dump.display()))?;
-        // It is as large as the machine's memory, and has been read.
-        let _ = fs::remove_file(&dump);
         let found = canaries.check(layout::RAM, &memory, report.hyp(), &registers)?;
         report.note_canaries(found, self.smp);
         let found = secret::search(report.guests(), report.hyp(), layout::RAM, &memory, &registers);

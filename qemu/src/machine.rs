@@ -6,6 +6,7 @@
 
 mod arguments;
 mod console;
+pub(crate) mod frame;
 pub mod layout;
 pub(crate) mod qmp;
 mod run;

@@ -4,15 +4,11 @@
 //! it: by turns of 16 bytes the secret as it is, and the secret mixed with the address. Both forms are looked for.
 
 use crate::images::Image;
+use crate::machine::frame::{self, FRAME};
 use crate::workspace;
 use anyhow::{Context as _, Result, bail, ensure};
 use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
 use std::{collections::HashSet, fs, ops::Range, path::Path};
-
-const PAGE: u64 = 4096;
-
-/// A page that was never touched.
-const NOTHING: [u8; PAGE as usize] = [0; PAGE as usize];
 
 /// The symbols of the image that hold the secret, and the addresses of the canary pages, as many as are not zero.
 const SECRET: &str = "FREEHOLD_CANARY_SECRET";
@@ -178,7 +174,7 @@ impl Canaries {
             ..Found::default()
         };
         for &page in &pages {
-            let changed = (page..page + PAGE)
+            let changed = (page..page + FRAME)
                 .step_by(8)
                 .filter(|address| dump.word(*address) != Some(self.secret.word(*address)));
             found.changed.extend(changed);
@@ -234,14 +230,14 @@ impl Needles {
     }
 
     fn search_memory(&self, dump: &Dump<'_>, hyp: &[Range<u64>], found: &mut Found) {
-        for (index, page) in dump.bytes.chunks(PAGE as usize).enumerate() {
-            let address = dump.base + index as u64 * PAGE;
+        for (index, page) in dump.bytes.chunks(FRAME as usize).enumerate() {
+            let address = dump.base + index as u64 * FRAME;
             let is_hyp = hyp.iter().any(|range| range.contains(&address));
             if !is_hyp {
                 found.searched += page.len() as u64;
             }
             // Most pages of a machine were never touched.
-            if *page == NOTHING[..page.len()] {
+            if frame::is_empty(page) {
                 continue;
             }
             for (offset, bytes) in page.as_chunks::<8>().0.iter().enumerate() {

@@ -4,13 +4,9 @@
 //! are then in EL2's memory. Every word of a secret carries the same 48 bits (see [`Secret`]).
 
 use super::canary::Place;
+use crate::machine::frame::{self, FRAME};
 use payload_protocol::Secret;
 use std::ops::Range;
-
-const PAGE: u64 = 4096;
-
-/// A page that was never touched.
-const NOTHING: [u8; PAGE as usize] = [0; PAGE as usize];
 
 /// Leaks beyond these are only counted.
 const SHOWN: usize = 8;
@@ -57,11 +53,11 @@ pub(super) fn search(
         })
         .collect();
     let which = |word| secrets.iter().position(|secret| secret.is_in(word));
-    for (index, page) in memory.chunks(PAGE as usize).enumerate() {
-        if *page == NOTHING[..page.len()] {
+    for (index, page) in memory.chunks(FRAME as usize).enumerate() {
+        if frame::is_empty(page) {
             continue;
         }
-        let address = base + index as u64 * PAGE;
+        let address = base + index as u64 * FRAME;
         let is_hyp = hyp.iter().any(|range| range.contains(&address));
         let owner = guests
             .memory
@@ -132,12 +128,12 @@ mod tests {
         let guests = Guests {
             seeds: SEEDS.to_vec(),
             memory: vec![
-                (SEEDS[0], OTHER_GUEST..OTHER_GUEST + PAGE),
-                (SEEDS[1], GUEST..GUEST + PAGE),
+                (SEEDS[0], OTHER_GUEST..OTHER_GUEST + FRAME),
+                (SEEDS[1], GUEST..GUEST + FRAME),
                 (SEEDS[1], ELSEWHERE),
             ],
         };
-        let [first, second] = search(&guests, &[HYP..HYP + PAGE, ELSEWHERE], BASE, &memory, registers)
+        let [first, second] = search(&guests, &[HYP..HYP + FRAME, ELSEWHERE], BASE, &memory, registers)
             .try_into()
             .unwrap();
         assert_eq!(
@@ -155,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_word_that_the_host_can_read_is_found() {
-        for address in [BASE, HYP - 8, HYP + PAGE, GUEST - 8, BASE + 0x5ff8, BASE + 0x44] {
+        for address in [BASE, HYP - 8, HYP + FRAME, GUEST - 8, BASE + 0x5ff8, BASE + 0x44] {
             let found = search_with(&[address], "");
             assert_eq!(found.leaks, [Place::Memory(address)]);
         }
@@ -163,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_word_in_another_guests_memory_is_found() {
-        for address in [OTHER_GUEST, OTHER_GUEST + PAGE - 8] {
+        for address in [OTHER_GUEST, OTHER_GUEST + FRAME - 8] {
             let found = search_with(&[address], "");
             assert_eq!((found.leaks, found.leaked), (vec![Place::Memory(address)], 1));
         }

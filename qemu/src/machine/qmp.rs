@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::{
     env,
     ffi::OsString,
+    fs,
     io::{BufRead as _, BufReader, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -52,7 +53,7 @@ impl Monitor {
         let stream =
             UnixStream::connect(socket).with_context(|| format!("no monitor at {}", socket.display()))?;
         // Whoever has it open can do without its name.
-        let _ = std::fs::remove_file(socket);
+        let _ = fs::remove_file(socket);
         stream.set_read_timeout(Some(PATIENCE))?;
         let answers = BufReader::new(stream.try_clone()?);
         let mut monitor = Self { stream, answers };
@@ -100,11 +101,11 @@ impl Monitor {
             .with_context(|| format!("cannot send {command}"))
     }
 
-    /// Writes `size` bytes of physical memory from `address` on to `file`.
+    /// Reads `size` bytes of physical memory from `address` on, by way of `file`, which is gone afterwards.
     ///
     /// # Errors
-    /// Those of [`Monitor::execute`], or that the file's name cannot be said.
-    pub(crate) fn save_memory(&mut self, address: u64, size: u64, file: &Path) -> Result<()> {
+    /// Those of [`Monitor::execute`]; that the file's name cannot be said, or that it cannot be read.
+    pub(crate) fn memory(&mut self, address: u64, size: u64, file: &Path) -> Result<Vec<u8>> {
         let name = file
             .to_str()
             .with_context(|| format!("QEMU cannot be told to write {}", file.display()))?;
@@ -112,7 +113,10 @@ impl Monitor {
             "pmemsave",
             &json!({ "val": address, "size": size, "filename": name }),
         )?;
-        Ok(())
+        let memory = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        // It is as large as the memory, and has been read.
+        let _ = fs::remove_file(file);
+        Ok(memory)
     }
 
     /// The registers of all CPUs, as QEMU prints them.
@@ -187,7 +191,7 @@ mod tests {
         let (monitor, _) = monitor(&[r#"{"return": {}}"#, r#"{"error": {"desc": "no such file"}}"#]);
         let error = monitor
             .unwrap()
-            .save_memory(0, 1, Path::new("/x"))
+            .memory(0, 1, Path::new("/x"))
             .unwrap_err()
             .to_string();
         assert!(

@@ -2,7 +2,10 @@
 //! guest's secret wherever it is.
 
 use crate::{
-    machine::{layout, qmp},
+    machine::{
+        frame::{self, FRAME},
+        layout, qmp,
+    },
     workspace::Scratch,
 };
 use anyhow::{Context as _, Result, ensure};
@@ -11,16 +14,11 @@ use hyp_core::state::State;
 use payload_protocol::Secret;
 use serde_json::json;
 use std::{
-    fs,
     ops::Range,
     path::{Path, PathBuf},
 };
 
-const FRAME: u64 = hyp_abi::FRAME_SIZE;
 const REGION_FRAMES: u64 = hyp_abi::REGION_SIZE / FRAME;
-
-/// A frame that holds nothing.
-const NOTHING: [u8; FRAME as usize] = [0; FRAME as usize];
 
 /// Whoever looks into a machine.
 #[derive(Debug)]
@@ -58,12 +56,8 @@ impl Eye {
             none => none.insert(qmp::Monitor::connect(&self.socket)?),
         };
         monitor.execute("stop", &json!({}))?;
-        monitor.save_memory(layout::RAM, self.bytes, &self.dump)?;
+        let contents = monitor.memory(layout::RAM, self.bytes, &self.dump)?;
         monitor.execute("cont", &json!({}))?;
-        let contents =
-            fs::read(&self.dump).with_context(|| format!("cannot read {}", self.dump.display()))?;
-        // It is as large as the machine's memory, and has been read.
-        let _ = fs::remove_file(&self.dump);
         let lines = Memory {
             base: layout::RAM,
             contents,
@@ -190,7 +184,7 @@ const fn is_the_hosts(state: State) -> bool {
 
 /// How many words of a frame are of the secret.
 fn words_of(secret: Secret, frame: &[u8]) -> u64 {
-    if frame == NOTHING {
+    if frame::is_empty(frame) {
         return 0;
     }
     let (words, _) = frame.as_chunks::<8>();

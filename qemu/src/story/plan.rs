@@ -10,6 +10,9 @@ mod host;
 pub(super) use guest::plan as second_act;
 pub(super) use host::plan as first_act;
 
+/// What Freehold counts when it refuses an access.
+const ABORT: &str = "HostAbortsInjected";
+
 /// A chapter of the story.
 #[derive(Clone, Debug)]
 pub(super) struct Chapter {

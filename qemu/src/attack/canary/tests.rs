@@ -18,10 +18,10 @@ impl Memory {
     fn new() -> Self {
         let mut memory = Self(vec![0; 0x60_0000]);
         memory.put(IMAGE + SECRET_AT, &SECRET.bytes());
-        let pages = (0..FEWEST as u64).map(|index| IMAGE + 0x10_0000 + 2 * index * PAGE);
+        let pages = (0..FEWEST as u64).map(|index| IMAGE + 0x10_0000 + 2 * index * FRAME);
         for (index, page) in pages.chain([DONATED.start]).enumerate() {
             memory.put(IMAGE + PAGES_AT.start + 8 * index as u64, &page.to_le_bytes());
-            for address in (page..page + PAGE).step_by(8) {
+            for address in (page..page + FRAME).step_by(8) {
                 memory.put(address, &SECRET.word(address).to_le_bytes());
             }
         }
@@ -53,7 +53,7 @@ fn nothing_is_found_where_nothing_is() {
     assert_eq!((found.changed.len(), found.leaks.len()), (0, 0));
     // All words of the canaries, and the secret itself.
     assert_eq!(found.at_home, 512 * (FEWEST as u64 + 1) + 2);
-    assert_eq!(found.searched, 0x60_0000 - 0x20_0000 - PAGE);
+    assert_eq!(found.searched, 0x60_0000 - 0x20_0000 - FRAME);
 }
 
 #[test]

@@ -1,13 +1,10 @@
 //! The second act: the payload host has a guest. What it does is the payload's ([`payload_protocol::story`]); here is
 //! what must come of it.
 
-use super::{Chapter, Deed, Expected, Source, Watched, Who, freehold};
+use super::{ABORT, Chapter, Deed, Expected, Source, Watched, Who, freehold};
 use payload_protocol::Access;
 use payload_protocol::story::Step;
 use std::borrow::Cow;
-
-/// What Freehold counts when it refuses an access.
-const ABORT: &str = "HostAbortsInjected";
 
 /// The chapters, each with its first step.
 const CHAPTERS: [(Step, &str); 9] = [

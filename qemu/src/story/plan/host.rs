@@ -1,9 +1,6 @@
 //! The first act: Debian is the host. What it does, chapter by chapter.
 
-use super::{Chapter, Deed, Expected, Who, freehold, host};
-
-/// What Freehold counts when it refuses an access.
-const ABORT: &str = "HostAbortsInjected";
+use super::{ABORT, Chapter, Deed, Expected, Who, freehold, host};
 
 /// The act with a kernel of that release on so many CPUs.
 pub(in crate::story) fn plan(release: &str, cpus: u32) -> Vec<Chapter> {
