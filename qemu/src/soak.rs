@@ -77,6 +77,7 @@ pub fn parts(effort: &Effort) -> Result<Vec<Part>> {
         test("on_machine", &[]),
         test("killing", &[("FREEHOLD_DEATHS", &deaths)]),
         test("module", &[]),
+        test("vmm", &[]),
         test(
             "linux",
             &[("FREEHOLD_MATRIX", "full"), ("FREEHOLD_LOAD", &seconds)],
