@@ -57,6 +57,16 @@ fn sequences(guests: bool) -> Option<Outcome> {
     Some(total)
 }
 
+/// Each of the statuses must have been answered, but for those that need what there is not here.
+fn assert_answered(total: &Outcome, statuses: impl Iterator<Item = Status>, but: &[Status]) {
+    for status in statuses.filter(|status| !but.contains(status)) {
+        assert!(
+            total.statuses.contains_key(&status),
+            "{status:?} was never answered"
+        );
+    }
+}
+
 #[test]
 fn a_million_calls_agree_with_the_specification() {
     let Some(total) = sequences(false) else { return };
@@ -72,30 +82,19 @@ fn a_million_calls_agree_with_the_specification() {
             "{call:?} was never refused"
         );
     }
-    for status in [
-        Status::Success,
-        Status::NotSupported,
-        Status::InvalidParameter,
-        Status::Misaligned,
-        Status::EmptyRange,
-        Status::RangeOverflow,
-        Status::NotMemory,
-        Status::Reserved,
-        Status::NotOwner,
-        Status::SharedWithHyp,
-        Status::NotShared,
-        Status::NotDonated,
-        Status::Pinned,
-        Status::NoMemory,
-        Status::Busy,
-        Status::Poisoned,
-        Status::WrongTraceState,
-    ] {
-        assert!(
-            total.statuses.contains_key(&status),
-            "{status:?} was never answered"
-        );
-    }
+    // The others are about VMs, and their numbers are behind this one's.
+    let last = i64::from(Status::WrongTraceState);
+    let own = Status::all().filter(|status| i64::from(*status) >= last);
+    assert_answered(
+        &total,
+        own,
+        &[
+            // A guest, 65,535 pins, a secure world.
+            Status::SharedWithGuest,
+            Status::CountOverflow,
+            Status::SharedWithSecure,
+        ],
+    );
 }
 
 #[test]
@@ -109,30 +108,20 @@ fn a_million_steps_of_host_and_guests_agree_with_the_specification() {
             .unwrap_or_default();
         assert!(tally.accepted > 0 && tally.refused > 0, "{call:?}: {tally:?}");
     }
-    for status in [
-        Status::NoSuchVm,
-        Status::WrongVmState,
-        Status::NoSuchVcpu,
-        Status::VcpuExists,
-        Status::VcpuOff,
-        Status::FramesLeft,
-        Status::WrongVmKind,
-        Status::GfnOutOfRange,
-        Status::GfnMapped,
-        Status::GfnNotMapped,
-        Status::GfnLost,
-        Status::VmNeedsMemory,
-        Status::NotRelinquished,
-        Status::NotPinned,
-        Status::Pinned,
-        Status::Poisoned,
-        Status::SharedWithGuest,
-    ] {
-        assert!(
-            total.statuses.contains_key(&status),
-            "{status:?} was never answered"
-        );
-    }
+    assert_answered(
+        &total,
+        Status::all(),
+        &[
+            // 65,535 pins or borrowers, a secure world, 255 VMs, a second CPU, streaming SVE mode, an interrupt at the
+            // moment.
+            Status::CountOverflow,
+            Status::SharedWithSecure,
+            Status::NoVmSlot,
+            Status::VcpuRunning,
+            Status::StreamingMode,
+            Status::Busy,
+        ],
+    );
     for reason in [
         ExitReason::Interrupt,
         ExitReason::Wait,

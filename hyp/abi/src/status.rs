@@ -130,6 +130,13 @@ pub enum Status {
 }
 
 impl Status {
+    /// All of them, from [`Status::Success`] on by descending numbers.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (i64::from(i8::MIN)..=0)
+            .rev()
+            .filter_map(|number| Self::try_from(number).ok())
+    }
+
     /// The status as x0 holds it.
     #[must_use]
     pub fn to_register(self) -> u64 {
@@ -140,5 +147,21 @@ impl Status {
     #[must_use]
     pub fn from_register(value: u64) -> Option<Self> {
         Self::try_from(value.cast_signed()).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_are_all() {
+        let source = include_str!("status.rs");
+        let variants = source
+            .lines()
+            .filter(|line| line.starts_with("    ") && line.ends_with(',') && line.contains(" = "));
+        assert_eq!(Status::all().count(), variants.count());
+        assert_eq!(Status::all().next(), Some(Status::Success));
+        assert!(Status::all().is_sorted_by(|one, next| i64::from(*one) > i64::from(*next)));
     }
 }

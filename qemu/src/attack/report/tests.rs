@@ -1,4 +1,4 @@
-use super::expected::{ENTROPY_CALLS, EXITS, GUEST_CALLS, KINDS, STATUSES, Sides, calls};
+use super::expected::{ENTROPY_CALLS, EXITS, GUEST_CALLS, KINDS, Sides, calls, statuses};
 use super::*;
 
 /// What a payload says when all is well.
@@ -13,7 +13,7 @@ fn well() -> Vec<String> {
         Sides::Both | Sides::Any => "4 5",
     };
     lines.extend(calls().map(|(name, sides)| format!("A call {name} {}", both(sides))));
-    lines.extend(STATUSES.iter().map(|status| format!("A status {status:?} 3")));
+    lines.extend(statuses().map(|status| format!("A status {status:?} 3")));
     lines.extend(
         KINDS
             .iter()
