@@ -74,6 +74,35 @@ pub enum GuestCallId {
     LaunchDigest = 0xc600_4660,
 }
 
+impl GuestCallId {
+    /// All of them. Those of a family are next to each other.
+    pub const ALL: [Self; 23] = [
+        Self::SmcccVersion,
+        Self::SmcccArchFeatures,
+        Self::SmcccWorkaround3,
+        Self::SmcccWorkaround2,
+        Self::SmcccWorkaround1,
+        Self::TrngVersion,
+        Self::TrngFeatures,
+        Self::TrngGetUuid,
+        Self::TrngRnd32,
+        Self::TrngRnd64,
+        Self::VendorFeatures,
+        Self::VendorUid,
+        Self::MemInfo,
+        Self::MemShare,
+        Self::MemUnshare,
+        Self::MmioGuardInfo,
+        Self::MmioGuardEnroll,
+        Self::MmioGuardMap,
+        Self::MmioGuardUnmap,
+        Self::MemRelinquish,
+        Self::MmioGuardRangeMap,
+        Self::MmioGuardRangeUnmap,
+        Self::LaunchDigest,
+    ];
+}
+
 /// The first of the function identifiers that the host answers: a service of its own, such as a console.
 pub const HOST_SERVICE_FIRST: u32 = 0xc600_4680;
 /// The last of them.

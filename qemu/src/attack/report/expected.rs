@@ -91,32 +91,21 @@ pub(super) fn calls() -> impl Iterator<Item = (String, Sides)> {
         .chain([("Unknown".to_owned(), Sides::Refused)])
 }
 
-/// The calls of guests that must have been accepted. The workarounds of SMCCC do not exist on every CPU.
-pub(super) const GUEST_CALLS: [GuestCallId; 15] = [
-    GuestCallId::SmcccVersion,
-    GuestCallId::SmcccArchFeatures,
-    GuestCallId::VendorFeatures,
-    GuestCallId::VendorUid,
-    GuestCallId::MemInfo,
-    GuestCallId::MemShare,
-    GuestCallId::MemUnshare,
-    GuestCallId::MemRelinquish,
-    GuestCallId::MmioGuardInfo,
-    GuestCallId::MmioGuardEnroll,
-    GuestCallId::MmioGuardMap,
-    GuestCallId::MmioGuardUnmap,
-    GuestCallId::MmioGuardRangeMap,
-    GuestCallId::MmioGuardRangeUnmap,
-    GuestCallId::LaunchDigest,
-];
-
-/// As above, where there is entropy.
-pub(super) const ENTROPY_CALLS: [GuestCallId; 4] = [
-    GuestCallId::TrngFeatures,
-    GuestCallId::TrngGetUuid,
-    GuestCallId::TrngRnd32,
-    GuestCallId::TrngRnd64,
-];
+/// The calls of guests that must have been accepted.
+pub(super) fn guest_calls(has_entropy: bool) -> impl Iterator<Item = GuestCallId> {
+    GuestCallId::ALL.into_iter().filter(move |id| match id {
+        // They do not exist on every CPU.
+        GuestCallId::SmcccWorkaround1 | GuestCallId::SmcccWorkaround2 | GuestCallId::SmcccWorkaround3 => {
+            false
+        }
+        GuestCallId::TrngVersion
+        | GuestCallId::TrngFeatures
+        | GuestCallId::TrngGetUuid
+        | GuestCallId::TrngRnd32
+        | GuestCallId::TrngRnd64 => has_entropy,
+        _ => true,
+    })
+}
 
 /// Reasons for which vCPUs must have left. The others need luck.
 pub(super) const EXITS: [ExitReason; 14] = [
@@ -208,10 +197,7 @@ impl Report {
             .guest_calls
             .get("TrngVersion")
             .is_some_and(|count| count.accepted > count.refused);
-        for id in GUEST_CALLS
-            .iter()
-            .chain(ENTROPY_CALLS.iter().filter(|_| has_entropy))
-        {
+        for id in guest_calls(has_entropy) {
             let name = format!("{id:?}");
             if self
                 .guest_calls

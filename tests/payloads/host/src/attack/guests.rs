@@ -34,7 +34,6 @@ use crate::probe;
 use book::Book;
 use hyp_abi::run_page::ENTRY_VALUES;
 use hyp_abi::{FRAME_SIZE, FrameState, HostCall, Status, VmCall};
-pub(super) use orders::CALLS;
 use place::{Place, VCPUS};
 
 /// A call about VMs, made, counted and checked.

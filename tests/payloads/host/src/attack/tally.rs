@@ -98,12 +98,8 @@ static EXITS: [AtomicU64; ExitReason::Unhandled as usize + 1] =
 static CAME_BACK: (AtomicU64, AtomicU64) = (AtomicU64::new(0), AtomicU64::new(0));
 
 /// The calls of a guest, and what is none.
-static GUEST_CALLS: [Count; super::guests::CALLS.len() + 1] =
-    [const { Count::new() }; super::guests::CALLS.len() + 1];
-
-fn guest_calls() -> impl Iterator<Item = GuestCallId> {
-    super::guests::CALLS.into_iter()
-}
+static GUEST_CALLS: [Count; GuestCallId::ALL.len() + 1] =
+    [const { Count::new() }; GuestCallId::ALL.len() + 1];
 
 static FAILURES: AtomicU64 = AtomicU64::new(0);
 
@@ -135,9 +131,10 @@ pub(super) fn exit(reason: ExitReason) {
 
 /// A guest's call was answered.
 pub(super) fn guest_call(function: u32, accepted: bool) {
-    let index = guest_calls()
-        .position(|id| u32::from(id) == function)
-        .unwrap_or_else(|| guest_calls().count());
+    let index = GuestCallId::ALL
+        .iter()
+        .position(|id| u32::from(*id) == function)
+        .unwrap_or(GuestCallId::ALL.len());
     GUEST_CALLS[index].add(accepted);
 }
 
@@ -183,11 +180,11 @@ pub(super) fn print() {
         let (accepted, refused) = count.both();
         println!("A attack {name} {accepted} {refused}");
     }
-    for (id, count) in guest_calls().zip(&GUEST_CALLS) {
+    for (id, count) in GuestCallId::ALL.iter().zip(&GUEST_CALLS) {
         let (accepted, refused) = count.both();
         println!("A guest-call {id:?} {accepted} {refused}");
     }
-    let (accepted, refused) = GUEST_CALLS[guest_calls().count()].both();
+    let (accepted, refused) = GUEST_CALLS[GuestCallId::ALL.len()].both();
     println!("A guest-call Other {accepted} {refused}");
     for (index, count) in EXITS.iter().enumerate() {
         if let Ok(reason) = ExitReason::try_from(index as u64) {

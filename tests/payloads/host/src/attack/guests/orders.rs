@@ -13,33 +13,6 @@ use payload_protocol::{Access, Conduit, Door, Level, Order, SERVICE, Start, layo
 pub(super) const WINDOW: u64 = layout::FREE / FRAME_SIZE;
 pub(super) const WINDOW_PAGES: u64 = 12;
 
-/// The calls that EL2 answers itself.
-pub(in crate::attack) const CALLS: [GuestCallId; 23] = [
-    GuestCallId::SmcccVersion,
-    GuestCallId::SmcccArchFeatures,
-    GuestCallId::SmcccWorkaround3,
-    GuestCallId::SmcccWorkaround2,
-    GuestCallId::SmcccWorkaround1,
-    GuestCallId::TrngVersion,
-    GuestCallId::TrngFeatures,
-    GuestCallId::TrngGetUuid,
-    GuestCallId::TrngRnd32,
-    GuestCallId::TrngRnd64,
-    GuestCallId::VendorFeatures,
-    GuestCallId::VendorUid,
-    GuestCallId::MemInfo,
-    GuestCallId::MemShare,
-    GuestCallId::MemUnshare,
-    GuestCallId::MmioGuardInfo,
-    GuestCallId::MmioGuardEnroll,
-    GuestCallId::MmioGuardMap,
-    GuestCallId::MmioGuardUnmap,
-    GuestCallId::MemRelinquish,
-    GuestCallId::MmioGuardRangeMap,
-    GuestCallId::MmioGuardRangeUnmap,
-    GuestCallId::LaunchDigest,
-];
-
 /// PSCI functions (Arm DEN0022, 5.1) that a VM survives: VERSION, FEATURES, AFFINITY_INFO, MIGRATE_INFO_TYPE,
 /// CPU_SUSPEND, CPU_ON.
 const PSCI: [u32; 8] = [
@@ -243,7 +216,7 @@ impl Attacker<'_> {
             ),
             // Its first argument is an address, a number of bits, a half or nothing.
             9..13 => {
-                let id = random.pick(&CALLS);
+                let id = random.pick(&GuestCallId::ALL);
                 let first = match id {
                     GuestCallId::MemShare | GuestCallId::MemUnshare | GuestCallId::MemRelinquish => {
                         page(random)
@@ -252,8 +225,8 @@ impl Attacker<'_> {
                     GuestCallId::LaunchDigest => random.below(3),
                     GuestCallId::TrngRnd32 | GuestCallId::TrngRnd64 => random.below(200),
                     // The calls of each family are next to each other.
-                    GuestCallId::SmcccArchFeatures => u32::from(random.pick(&CALLS[..5])).into(),
-                    GuestCallId::TrngFeatures => u32::from(random.pick(&CALLS[4..11])).into(),
+                    GuestCallId::SmcccArchFeatures => u32::from(random.pick(&GuestCallId::ALL[..5])).into(),
+                    GuestCallId::TrngFeatures => u32::from(random.pick(&GuestCallId::ALL[4..11])).into(),
                     _ => 0,
                 };
                 (id.into(), [first, 0, 0])
@@ -264,7 +237,10 @@ impl Attacker<'_> {
                 [address(random), random.next(), random.next()],
             ),
             _ if random.one_in(if keeps { 16 } else { 2 }) => (random.pick(&PSCI_ENDS), [0; 3]),
-            _ => (random.pick(&CALLS).into(), [address(random), random.below(4), 0]),
+            _ => (
+                random.pick(&GuestCallId::ALL).into(),
+                [address(random), random.below(4), 0],
+            ),
         };
         Order::Call {
             conduit,
