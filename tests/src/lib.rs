@@ -5,6 +5,7 @@
 //! - [`linux`]: cases on Debian's kernels as the host, and machines that are refused.
 //! - [`on_machine`]: the cases of a payload that runs under QEMU, one test each.
 //! - [`spec`]: the specification of ownership, and the judge that holds the lower half in one process against it.
+//! - [`trials`]: how test programs run that list their cases themselves.
 #![forbid(unsafe_code)]
 
 #[cfg(not(shuttle))]
@@ -16,3 +17,5 @@ pub mod linux;
 #[cfg(not(shuttle))]
 pub mod on_machine;
 pub mod spec;
+#[cfg(not(shuttle))]
+pub mod trials;

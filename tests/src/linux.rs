@@ -18,8 +18,9 @@ pub use scripts::Script;
 
 use anyhow::Result;
 use freehold_runner::linux::{Linux, Prepared};
+use libtest_mimic::{Arguments, Failed, Trial};
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Changes a machine that is about to boot.
 pub type Change = fn(&mut Prepared) -> Result<()>;
@@ -104,6 +105,24 @@ impl Session {
         };
         Ok(Results::of(&console, unsound))
     }
+}
+
+/// The cases of the sessions that the command line chooses, each a test. The first case of each session comes before the
+/// second of any: whoever waits for a boot makes no other.
+#[must_use]
+pub fn trials(arguments: &Arguments, sessions: impl IntoIterator<Item = Session>) -> Vec<Trial> {
+    let mut in_turn = Vec::new();
+    for mut session in sessions {
+        session.retain(|name| !arguments.is_filtered_out(&Trial::test(name, || Ok(()))));
+        let session = Arc::new(session);
+        for (turn, (name, case)) in session.cases().enumerate() {
+            let session = Arc::clone(&session);
+            let trial = Trial::test(name, move || session.judge(case).map_err(Failed::from));
+            in_turn.push((turn, trial));
+        }
+    }
+    in_turn.sort_by_key(|(turn, _)| *turn);
+    in_turn.into_iter().map(|(_, trial)| trial).collect()
 }
 
 /// What the boot of a session gave.

@@ -1,10 +1,10 @@
 //! The doors of the EL2 image on the machine: what is in its code, and what it does when traced.
 
-use freehold_runner::setup;
 use freehold_tests::doors::expect::Model;
 use freehold_tests::doors::operations::OPERATIONS;
 use freehold_tests::doors::rules::{RULES, no_vectors, returns_are_guarded};
 use freehold_tests::doors::session::{Built, Session};
+use freehold_tests::trials;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
@@ -119,16 +119,15 @@ fn machine_trials(built: &Shared<Built>, model: Model) -> Vec<Trial> {
     checks.into_iter().map(trial).collect()
 }
 
-fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
-    if let Err(error) = setup::ensure_tools() {
-        eprintln!("error: {error:#}");
-        return ExitCode::FAILURE;
-    }
+fn list(_: &Arguments) -> anyhow::Result<Vec<Trial>> {
     let built = Shared::default();
     let mut trials = image_trials(&built);
     for model in MODELS {
         trials.extend(machine_trials(&built, model));
     }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    Ok(trials)
+}
+
+fn main() -> ExitCode {
+    trials::run(None, list)
 }

@@ -4,18 +4,15 @@
 //! `FREEHOLD_LOAD` says for how many seconds the host works.
 
 use anyhow::{Context as _, Result, bail};
-use freehold_runner::{bench, setup};
-use freehold_tests::linux::{Session, boots, matrix, refusals};
+use freehold_runner::bench;
+use freehold_tests::linux::{self, Session, boots, matrix, refusals};
+use freehold_tests::trials::{self, MACHINES_AT_ONCE};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::env;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 /// How long the host works if nobody says otherwise.
 const LOAD_SECONDS: u64 = 20;
-
-/// Each machine keeps a CPU of this one busy, and more of them make each other late.
-const MACHINES_AT_ONCE: usize = 2;
 
 fn sessions() -> Result<Vec<Session>> {
     let points: Vec<_> = match env::var("FREEHOLD_MATRIX").as_deref() {
@@ -37,8 +34,7 @@ fn sessions() -> Result<Vec<Session>> {
     Ok(sessions)
 }
 
-fn trials(arguments: &Arguments) -> Result<Vec<Trial>> {
-    setup::ensure_tools()?;
+fn list(arguments: &Arguments) -> Result<Vec<Trial>> {
     let mut trials: Vec<_> = refusals::ALL
         .iter()
         .map(|refusal| {
@@ -54,19 +50,7 @@ fn trials(arguments: &Arguments) -> Result<Vec<Trial>> {
     trials.push(Trial::test("harness::what_is_wrong_is_seen", move || {
         sees_what_is_wrong(&ill)
     }));
-    // The first case of each session before the second of any: whoever waits for a boot makes no other.
-    let mut in_turn = Vec::new();
-    for mut session in sessions()? {
-        session.retain(|name| !arguments.is_filtered_out(&Trial::test(name, || Ok(()))));
-        let session = Arc::new(session);
-        for (turn, (name, case)) in session.cases().enumerate() {
-            let session = Arc::clone(&session);
-            let trial = Trial::test(name, move || session.judge(case).map_err(Failed::from));
-            in_turn.push((turn, trial));
-        }
-    }
-    in_turn.sort_by_key(|(turn, _)| *turn);
-    trials.extend(in_turn.into_iter().map(|(_, trial)| trial));
+    trials.extend(linux::trials(arguments, sessions()?));
     Ok(trials)
 }
 
@@ -92,13 +76,5 @@ fn sees_what_is_wrong(ill: &Session) -> Result<(), Failed> {
 }
 
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(MACHINES_AT_ONCE);
-    match trials(&arguments) {
-        Ok(trials) => libtest_mimic::run(&arguments, trials).exit_code(),
-        Err(error) => {
-            eprintln!("error: the cases cannot be listed: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    trials::run(Some(MACHINES_AT_ONCE), list)
 }

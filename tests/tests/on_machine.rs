@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use freehold_runner::machine::{Memory, layout};
-use freehold_runner::setup;
 use freehold_tests::on_machine::{Below, Configuration, Group, cases};
+use freehold_tests::trials;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -46,8 +46,7 @@ fn belongs(configuration: &Configuration, case: &str) -> bool {
     configuration.below == Below::Freehold || case.starts_with("framework::")
 }
 
-fn trials(arguments: &Arguments) -> Result<Vec<Trial>> {
-    setup::ensure_tools()?;
+fn list(arguments: &Arguments) -> Result<Vec<Trial>> {
     let cases = cases()?;
     let mut trials = Vec::new();
     let mut groups = Vec::new();
@@ -98,12 +97,5 @@ fn trials(arguments: &Arguments) -> Result<Vec<Trial>> {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
-    match trials(&arguments) {
-        Ok(trials) => libtest_mimic::run(&arguments, trials).exit_code(),
-        Err(error) => {
-            eprintln!("error: the cases cannot be listed: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    trials::run(None, list)
 }
