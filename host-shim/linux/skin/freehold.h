@@ -10,9 +10,17 @@
 #define FREEHOLD_H
 
 #include <linux/types.h>
+#include <asm/page.h>
 
+#if PAGE_SHIFT != 12
+#error "a page of this kernel's is not one of Freehold's, which has 4 KiB"
+#endif
 #ifdef CONFIG_SHADOW_CALL_STACK
 #error "x18 is this kernel's shadow call stack, and the Rust half of the module is not compiled to leave it alone"
+#endif
+/* Stable rustc has no option for landing pads, and its core library none in it. */
+#ifdef CONFIG_ARM64_BTI_KERNEL
+#error "this kernel branches to landing pads only, and the Rust half of the module has none"
 #endif
 
 struct file;
