@@ -211,12 +211,16 @@ impl<K: Kernel> Host<K> {
 
     /// Moves pages to the reserve of a VM, and returns how many that holds.
     pub(crate) fn top_up(&self, vm: VmHandle, pages: u64) -> Result<u64, Error> {
-        let mut tries = 0;
+        let (mut left, mut tries) = (pages.max(1), 0);
         loop {
-            let error = match self.hypervisor.top_up_vm(vm, pages.max(1)) {
+            let RangeError { done, error } = match self.hypervisor.top_up_vm(vm, left) {
                 Ok(held) => return Ok(held),
-                Err(error) => error,
+                Err(stopped) => stopped,
             };
+            if done > 0 {
+                left -= done;
+                tries = 0;
+            }
             match error.pages_needed() {
                 Some(missing) if tries < TRIES_FOR_PAGES => self.supply_some(missing)?,
                 _ => return Err(error.into()),

@@ -4,7 +4,7 @@ use super::{AT_ONCE, FakeVcpu, FakeVm, Life, Owner, State};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use hyp_abi::host_call::{Features, Statistic};
-use hyp_abi::vm::{IPA_BITS, MAX_VCPUS, MAX_VMS, Permissions, VmFlags, VmStatistic};
+use hyp_abi::vm::{IPA_BITS, MAX_VCPUS, MAX_VMS, Permissions, TOP_UP_STEP, VmFlags, VmStatistic};
 use hyp_abi::{
     FRAME_SIZE, FrameRange, FrameState, GuestRange, GuestSupport, HostCall, REGION_SIZE, Status,
     VcpuRegister, VmCall, VmHandle,
@@ -192,10 +192,12 @@ impl State {
             }
             VmCall::TopUp { vm, pages } => {
                 let slot = self.vm(vm)?;
-                let new = self.pool_pages(pages)?;
+                self.expect_pool(pages)?;
+                // An interrupt waits each time.
+                let new = self.pool_pages(pages.min(TOP_UP_STEP))?;
                 let vm = self.vms.get_mut(&slot).unwrap();
+                vm.reserve += new.len() as u64;
                 vm.pages.extend(new);
-                vm.reserve += pages;
                 Ok([vm.reserve, 0, 0])
             }
             VmCall::Rename { vm } => {
@@ -521,11 +523,15 @@ impl State {
         self.frames.get_mut(&frame).unwrap().contents().fill(0);
     }
 
-    fn pool_pages(&mut self, pages: u64) -> Result<Vec<u64>, (Status, u64)> {
-        let missing = pages.saturating_sub(self.pool.len() as u64);
-        if missing > 0 {
-            return Err((Status::NoMemory, missing));
+    fn expect_pool(&self, pages: u64) -> Result<(), (Status, u64)> {
+        match pages.saturating_sub(self.pool.len() as u64) {
+            0 => Ok(()),
+            missing => Err((Status::NoMemory, missing)),
         }
+    }
+
+    fn pool_pages(&mut self, pages: u64) -> Result<Vec<u64>, (Status, u64)> {
+        self.expect_pool(pages)?;
         let at = self.pool.len() - pages as usize;
         Ok(self.pool.split_off(at))
     }

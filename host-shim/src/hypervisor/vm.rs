@@ -100,16 +100,18 @@ impl<H: Hypercall> Hypervisor<H> {
     /// Moves `pages` pages from EL2's pool to the VM's reserve, and returns how many that holds.
     ///
     /// # Errors
-    /// Those of [`VmCall::TopUp`].
-    pub fn top_up_vm(&self, vm: VmHandle, pages: u64) -> Result<u64, CallError> {
+    /// Those of [`VmCall::TopUp`], with how many were moved by then.
+    pub fn top_up_vm(&self, vm: VmHandle, pages: u64) -> Result<u64, RangeError> {
         let vm = vm.to_register();
-        let mut left = pages;
+        let mut done = 0;
         loop {
             // So many are moved whatever interrupts.
-            let pages = left.min(TOP_UP_STEP);
-            let [held, ..] = self.vm_call(VmCall::TopUp { vm, pages })?;
-            left -= pages;
-            if left == 0 {
+            let step = (pages - done).min(TOP_UP_STEP);
+            let [held, ..] = self
+                .vm_call(VmCall::TopUp { vm, pages: step })
+                .map_err(|error| RangeError { done, error })?;
+            done += step;
+            if done == pages {
                 return Ok(held);
             }
         }

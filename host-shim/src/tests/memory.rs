@@ -75,6 +75,19 @@ fn wherever_memory_runs_out_nothing_is_left_behind() {
 }
 
 #[test]
+fn a_reserve_of_many_pages_is_filled_from_an_empty_pool() {
+    let machine = Machine::new();
+    let vm = machine.protected();
+    machine.host.drain().unwrap();
+    let before = machine.host.given_frames();
+    assert_eq!(vm.top_up(200), Ok(200));
+    // No page was moved twice, and the pool was given little more than it lacked.
+    assert!((200..=216).contains(&(machine.host.given_frames() - before)));
+    vm.destroy().unwrap();
+    machine.assert_nothing_left();
+}
+
+#[test]
 fn a_vm_that_could_not_end_for_want_of_memory_ends_when_there_is_some() {
     let machine = Machine::new();
     let config = MemfdConfig {
