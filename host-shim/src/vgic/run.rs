@@ -11,13 +11,16 @@ use core::mem;
 use core::sync::atomic::Ordering;
 use hyp_abi::run_page::MAX_LIST_REGISTERS;
 
+/// The most that EOIcount can say.
+const MAX_ENDED_ELSEWHERE: usize = 31;
+
 /// What came back from a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Synced {
     /// Other vCPUs that must look.
     pub kicks: VcpuSet,
     /// Level-sensitive SPIs that the guest has ended: a line that is held up until then is to be looked at.
-    pub ended: ArrayVec<u32, MAX_LIST_REGISTERS>,
+    pub ended: ArrayVec<u32, { MAX_LIST_REGISTERS + MAX_ENDED_ELSEWHERE }>,
 }
 
 impl Vgic {
@@ -141,7 +144,7 @@ impl Vgic {
         }
         if let Some(spis) = &mut spis {
             for _ in 0..left_out.min(ended_elsewhere(interrupts.control)) {
-                self.end_most_urgent(vcpu, state, spis, &loaded);
+                self.end_most_urgent(vcpu, state, spis, &loaded, &mut synced);
             }
         }
         synced.kicks = synced.kicks.without(vcpu);
@@ -149,7 +152,14 @@ impl Vgic {
     }
 
     /// Ends the most urgent of the active interrupts that were in no list register.
-    fn end_most_urgent(&self, vcpu: usize, state: &mut LocalState, spis: &mut Spis, loaded: &ListRegisters) {
+    fn end_most_urgent(
+        &self,
+        vcpu: usize,
+        state: &mut LocalState,
+        spis: &mut Spis,
+        loaded: &ListRegisters,
+        synced: &mut Synced,
+    ) {
         let was_loaded = |intid: u32| loaded.iter().any(|was| ListRegister::intid(*was) == intid);
         let private = ones(state.bank.active).map(|at| (state.bank.urgency(at), at as u32));
         let shared = spis.rows().flat_map(|(first, row)| {
@@ -168,7 +178,11 @@ impl Vgic {
             state.bank.end(bit);
         } else if let Some(row) = spis.row(bank) {
             row.bank.end(bit);
-            self.settle(row, bit);
+            if row.bank.edge & bit == 0 {
+                synced.ended.push(intid);
+            }
+            // Its line may be high still, and it may go to another vCPU by now.
+            synced.kicks |= self.settle(row, bit);
         }
     }
 

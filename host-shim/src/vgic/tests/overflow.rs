@@ -263,3 +263,48 @@ fn a_guest_that_deactivates_apart_gets_everything_too() {
         }
     }
 }
+
+#[test]
+fn one_that_is_ended_from_outside_and_goes_elsewhere_by_now_is_told_there() {
+    let mut bench = Bench::new(2, 1);
+    // Level-sensitive: the more urgent takes the only list register from the other, which is active.
+    for (intid, priority) in [(50, 0x80), (51, 0x40)] {
+        bench.set_priority(intid, priority);
+        bench.raise(intid, 0);
+        bench.enter(0);
+        assert_eq!(bench.acknowledge(0), Some(intid));
+        bench.leave(0);
+    }
+    bench.route(50, 1);
+    bench.enter(0);
+    bench.end(0, 51);
+    bench.lower(51, 0);
+    bench.end(0, 50);
+    let synced = bench.leave(0);
+    assert!(!bench.has_bit(ISACTIVER, 50));
+    // Its line is high still, and vCPU 1 may be waiting.
+    assert_eq!(synced.kicks, set(&[1]));
+    assert_eq!(synced.ended.as_slice(), [51, 50]);
+    bench.enter(1);
+    assert_eq!(bench.acknowledge(1), Some(50));
+}
+
+#[test]
+fn all_that_can_end_in_one_run_is_told() {
+    let mut bench = Bench::new(1, 16);
+    let all: Vec<u32> = (32..32 + 16 + 31).collect();
+    for intid in &all {
+        bench.raise(*intid, 0);
+        bench.bit(ISACTIVER, *intid);
+    }
+    bench.enter(0);
+    let mut interrupts = bench.cpus[0].save();
+    for register in &mut interrupts.list {
+        // Neither active nor pending.
+        *register &= !(0b11 << 62);
+    }
+    interrupts.control = 31 << 27;
+    let mut ended = bench.vgic.sync(0, &interrupts).ended;
+    ended.sort_unstable();
+    assert_eq!(ended.as_slice(), all);
+}
