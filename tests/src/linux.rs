@@ -3,14 +3,15 @@
 //! A [`Session`] is a boot, of which several cases can be judged, each by what the machine told of it. Cases are
 //! shell functions, in `scripts/`; after each of them the machine must still be well (`harness.sh` says how that is
 //! seen). [`matrix`] lists the machines of the boot matrix, [`boots`] the boots that want something else of the
-//! machine, [`module`] those with the host's module, [`tree`] edits device trees for them, [`refusals`] are the
-//! machines on which Freehold must not run, [`vmm`] the hosts that run Linux guests.
+//! machine, [`module`] those with the host's module ([`stack`] looks at its code), [`tree`] edits device trees for them,
+//! [`refusals`] are the machines on which Freehold must not run, [`vmm`] the hosts that run Linux guests.
 
 pub mod boots;
 pub mod matrix;
 pub mod module;
 pub mod refusals;
 mod scripts;
+pub mod stack;
 pub mod tree;
 pub mod vmm;
 

@@ -9,6 +9,11 @@ use std::process::ExitCode;
 fn list(arguments: &Arguments) -> Result<Vec<Trial>> {
     let mut trials = linux::trials(arguments, module::sessions()?);
     for (kernel, suite) in matrix::kernels() {
+        let its = suite.clone();
+        trials.push(Trial::test(
+            format!("{kernel}::no_function_takes_much_of_the_stack"),
+            move || module::stack(&its).map_err(|error| format!("{error:#}").into()),
+        ));
         for (machine, virtualization) in [("no-el2", false), ("linux-at-el2", true)] {
             let suite = suite.clone();
             trials.push(Trial::test(

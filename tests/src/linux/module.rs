@@ -1,6 +1,6 @@
 //! Linux with the host's module: what it does under Freehold, and that it does nothing elsewhere.
 
-use super::{Script, Session, matrix};
+use super::{Script, Session, matrix, stack};
 use anyhow::{Result, bail};
 use freehold_runner::debian::Suite;
 use freehold_runner::images;
@@ -31,6 +31,14 @@ pub fn sessions() -> Result<Vec<Session>> {
         .into_iter()
         .map(|(kernel, suite)| Ok(Session::new(kernel, host(suite, "")?, &[], &[Script::MODULE])))
         .collect()
+}
+
+/// Sees that no function of the module takes much of the kernel's stack.
+///
+/// # Errors
+/// If one does, or something cannot be fetched or built.
+pub fn stack(suite: &Suite) -> Result<()> {
+    stack::check(&images::linux_module(&suite.fetch()?)?)
 }
 
 /// What the module says where there is no Freehold.

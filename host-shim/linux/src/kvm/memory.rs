@@ -33,12 +33,10 @@ impl<L: Linux> Pages<L> {
 
     /// Has EL2 map in one piece again what can be. Returns whether there was any.
     pub fn collapse(&self, hypervisor: &Hypervisor<L>) -> bool {
-        let regions = core::mem::take(&mut *self.regions.lock());
-        let before = regions.len();
-        let mut left: BTreeSet<u64> = regions
-            .into_iter()
-            .filter(|region| !is_collapsed(hypervisor, region * REGION_SIZE))
-            .collect();
+        // In place: to collect a set is to sort, and that takes 4 KiB of the stack.
+        let mut left = core::mem::take(&mut *self.regions.lock());
+        let before = left.len();
+        left.retain(|region| !is_collapsed(hypervisor, region * REGION_SIZE));
         let any = left.len() < before;
         self.regions.lock().append(&mut left);
         any
