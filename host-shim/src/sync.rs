@@ -2,8 +2,12 @@
 //!
 //! What belongs to a VM or a file is behind a [`Mutex`] of the kernel's own kind, [`Kernel::Lock`]: while it is held
 //! memory is allocated, and EL2 is called, and on a kernel that preempts its holder others must sleep rather than spin.
-//! The providers and the guest's GIC have a [`SpinMutex`], which they hold for a few instructions, and where a kernel could
-//! preempt or interrupt its holder it keeps interrupts off.
+//!
+//! The guest's GIC has a [`SpinMutex`]: it is held for a few instructions, nothing is allocated meanwhile, and where a
+//! kernel could preempt or interrupt its holder whoever calls the GIC keeps interrupts off.
+//!
+//! The providers that need nothing of a kernel ([`Buddy`](crate::provider::Buddy) and its like) have one as well, and
+//! allocate under it. They are for a kernel that neither preempts nor sleeps; another has a provider of its own.
 
 use crate::Kernel;
 
