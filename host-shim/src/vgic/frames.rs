@@ -71,11 +71,11 @@ impl Vgic {
         }
     }
 
-    /// Whether an access is about what interrupts are active or pending. It is exact only while no vCPU is between a
-    /// flush and its sync: what one has acknowledged or ended meanwhile is not known before. KVM stops all vCPUs for
-    /// the registers of the active state. Nothing is lost otherwise: writes take effect when the vCPU comes back.
+    /// Whether an access is about which interrupts are active (ISACTIVER, ICACTIVER). It is exact only while no vCPU is
+    /// between a flush and its sync: what one has acknowledged or ended meanwhile is not known before. KVM stops all vCPUs
+    /// for these registers. Nothing is lost otherwise: writes take effect when the vCPU comes back.
     #[must_use]
-    pub fn is_about_state(frame: Frame, offset: u64) -> bool {
+    pub fn is_about_active(frame: Frame, offset: u64) -> bool {
         let offset = match frame {
             Frame::Distributor => Some(offset),
             Frame::Redistributor(_) => offset.checked_sub(0x1_0000),

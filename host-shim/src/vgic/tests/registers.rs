@@ -231,7 +231,7 @@ fn accesses_about_the_active_state_are_told_apart() {
         (REDIST, ISACTIVER, false),
     ] {
         assert_eq!(
-            Vgic::is_about_state(frame, offset),
+            Vgic::is_about_active(frame, offset),
             about,
             "{frame:?} {offset:#x}"
         );
