@@ -149,6 +149,11 @@ impl<L: Linux> System<L> {
         let mut remains = core::mem::take(&mut *self.remains.lock());
         remains.retain(|vm| vm.destroy().is_err());
         self.remains.lock().append(&mut remains);
+        self.tidy();
+    }
+
+    /// Has EL2 map in one piece again what was freed since it last did.
+    pub(super) fn tidy(&self) {
         self.pages.collapse(self.host.hypervisor());
     }
 

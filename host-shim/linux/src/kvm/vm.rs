@@ -259,13 +259,14 @@ impl<L: Linux> Descriptor for Vm<L> {
 
 impl<L: Linux> Drop for Vm<L> {
     fn drop(&mut self) {
-        if let Some(shim) = self.shim.take()
-            && shim.destroy().is_err()
-        {
-            // For want of memory, most likely. The next VM that comes or goes tries again.
-            self.system.leave(shim);
+        match self.shim.take() {
+            Some(shim) if shim.destroy().is_err() => {
+                // For want of memory, most likely. The next VM that comes or goes tries again.
+                self.system.leave(shim);
+                self.system.tidy();
+            }
+            // With what it leaves others may end, too.
+            _ => self.system.bury(),
         }
-        // Its memory may be freed by now, and mapped in one piece again.
-        self.system.pages().collapse(self.system.host().hypervisor());
     }
 }

@@ -141,6 +141,19 @@ fn a_vm_that_cannot_end_is_ended_later() {
 }
 
 #[test]
+fn a_vm_that_cannot_end_is_ended_when_another_goes() {
+    let (machine, system) = started();
+    let [one, other] = [0; 2].map(|kind| system.ioctl(CREATE_VM, kind).unwrap());
+    machine
+        .el2
+        .refuse_next(CallId::Vm(VmCallId::Destroy), Status::VcpuRunning);
+    machine.close(one);
+    assert_eq!(machine.el2.vms(), 2);
+    machine.close(other);
+    assert_eq!(machine.el2.vms(), 0);
+}
+
+#[test]
 fn figures_tell_what_there_is() {
     let (machine, system) = started();
     let figure = |name: &str| {
