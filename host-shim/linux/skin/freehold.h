@@ -76,7 +76,7 @@ void fh_show(struct seq_file *seq, const u8 *text, size_t length);
 /* memory.c */
 /* For the skin itself: what the Rust half has of the two kinds of memory. */
 void memory_count(long *allocations, long *frames);
-/* Memory for the Rust half. May sleep; where that cannot be, it may fail. */
+/* Memory for the Rust half. May sleep, and does not fail. */
 void *fh_allocate(size_t size, size_t align);
 void fh_free(void *pointer);
 /* What to add to a physical address of RAM for the kernel's own mapping of it. */

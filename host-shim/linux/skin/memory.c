@@ -4,9 +4,9 @@
  */
 #include <linux/capability.h>
 #include <linux/gfp.h>
+#include <linux/kernel.h>
 #include <linux/log2.h>
 #include <linux/mm.h>
-#include <linux/preempt.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
@@ -31,8 +31,7 @@ static void *allocate(size_t size, size_t align)
 		size = roundup_pow_of_two(max(size, align));
 	if (align > PAGE_SIZE)
 		return NULL;
-	if (in_interrupt() || irqs_disabled())
-		return kmalloc(size, GFP_ATOMIC);
+	might_sleep();
 	/* The Rust half cannot go on without it. It asks for little, and what a user chooses the size of is bounded. */
 	return kvmalloc(size, GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
 }
