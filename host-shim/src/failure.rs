@@ -78,6 +78,9 @@ pub enum Error {
     /// The VM is dying, and still has frames: the host has pinned them, or had no memory to take them back with.
     #[error("the VM still has {0} frames")]
     FramesLeft(u64),
+    /// Whoever asked is being killed ([`crate::Kernel::is_killed`]). What was done by then stays done.
+    #[error("whoever asked is being killed")]
+    Interrupted,
     /// EL2 refused, for a reason that has no other name here.
     #[error(transparent)]
     Call(CallError),
@@ -90,6 +93,7 @@ impl Error {
         match self {
             Self::NotFound => 2,                                                 // ENOENT
             Self::Gone => 3,                                                     // ESRCH
+            Self::Interrupted => 4,                                              // EINTR
             Self::NoMemory | Self::OverLimit => 12,                              // ENOMEM
             Self::NoBacking | Self::NotShared { .. } | Self::NotReachable => 14, // EFAULT
             Self::InUse { .. } | Self::Pinned { .. } | Self::Running | Self::FramesLeft(_) => 16, // EBUSY

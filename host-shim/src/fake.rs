@@ -106,6 +106,8 @@ pub(crate) struct State {
     meanwhile: Vec<Meanwhile>,
     log: Vec<HostCall>,
     trespasses: u64,
+    pauses: u64,
+    killed: bool,
 }
 
 /// What somebody else does at a bad moment.
@@ -145,6 +147,8 @@ impl Fake {
             meanwhile: Vec::new(),
             log: Vec::new(),
             trespasses: 0,
+            pauses: 0,
+            killed: false,
         };
         Self(Arc::new(Mutex::new(state)))
     }
@@ -238,6 +242,17 @@ impl Fake {
         self.state().broken.insert(frame.number());
     }
 
+    /// How often the host offered the CPU to others.
+    #[must_use]
+    pub fn pauses(&self) -> u64 {
+        self.state().pauses
+    }
+
+    /// Has whoever calls be killed, or no longer.
+    pub fn set_killed(&self, killed: bool) {
+        self.state().killed = killed;
+    }
+
     /// The calls so far, and forgets them.
     pub fn log(&self) -> Vec<HostCall> {
         core::mem::take(&mut self.state().log)
@@ -270,6 +285,10 @@ impl Hypercall for Fake {
             Ok([x1, x2, x3]) => [0, x1, x2, x3],
             Err((status, detail)) => [status.to_register(), detail, 0, 0],
         }
+    }
+
+    fn pause(&self) {
+        self.state().pauses += 1;
     }
 }
 
@@ -342,5 +361,9 @@ impl Kernel for Fake {
 
     fn relax(&self) {
         std::thread::yield_now();
+    }
+
+    fn is_killed(&self) -> bool {
+        self.state().killed
     }
 }

@@ -17,8 +17,9 @@ const BATCH_ORDER: u8 = 4;
 /// record of these.
 const TRIES_FOR_PAGES: u32 = 16;
 
-/// How often a call is tried again while another CPU is at work on a frame. The other scrubs 2 MiB at most.
-const TRIES_WHILE_BUSY: u32 = 1 << 20;
+/// How often in a row a call is tried again while another CPU is at work on a frame. The other scrubs 2 MiB at most, which
+/// takes a millisecond; this is seconds where [`Kernel::relax`] sleeps, and tens of milliseconds where it does not.
+const TRIES_WHILE_BUSY: u32 = 1 << 16;
 
 /// EL2 and a source of pages for it. Every VM holds on to the one that it was created with.
 #[derive(Debug)]
@@ -137,6 +138,17 @@ impl<K: Kernel> Host<K> {
         Ok(freed)
     }
 
+    /// Asked by what may take long, where it may stop.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`]: whoever asked for it is being killed.
+    pub(crate) fn go_on(&self) -> Result<(), Error> {
+        if self.kernel().is_killed() {
+            return Err(Error::Interrupted);
+        }
+        Ok(())
+    }
+
     /// The number of a new VM, which no other VM of this host has.
     pub(crate) fn next_vm(&self) -> u64 {
         self.next_vm.fetch_add(1, Ordering::Relaxed)
@@ -152,6 +164,7 @@ impl<K: Kernel> Host<K> {
         vm: Option<VmHandle>,
         attempt: impl Fn() -> Result<T, CallError>,
     ) -> Result<T, Error> {
+        self.kernel().pause();
         let (mut asked, mut waited) = (0, 0);
         loop {
             match attempt() {
@@ -167,6 +180,7 @@ impl<K: Kernel> Host<K> {
         vm: Option<VmHandle>,
         attempt: impl Fn(u64) -> Result<(), RangeError>,
     ) -> Result<(), PartError> {
+        self.kernel().pause();
         let (mut asked, mut waited, mut done) = (0, 0, 0);
         loop {
             match attempt(done) {
@@ -183,7 +197,7 @@ impl<K: Kernel> Host<K> {
         }
     }
 
-    /// Removes the reason for a refusal, if it is one that passes.
+    /// Removes the reason for a refusal, if it is one that passes. Who is killed waits for nobody.
     fn overcome(
         &self,
         vm: Option<VmHandle>,
@@ -192,6 +206,7 @@ impl<K: Kernel> Host<K> {
         waited: &mut u32,
     ) -> Result<(), Error> {
         if error.status() == Some(Status::Busy) && *waited < TRIES_WHILE_BUSY {
+            self.go_on()?;
             *waited += 1;
             self.kernel().relax();
             return Ok(());

@@ -7,10 +7,18 @@
 pub trait Hypercall {
     /// Issues a call with `registers` in x0 to x6 and returns what x0 to x3 hold afterwards.
     fn call(&self, registers: [u64; 7]) -> [u64; 4];
+
+    /// Called in what takes many calls, by whoever may sleep. A kernel that does not preempt its own tasks lets others have
+    /// the CPU here.
+    fn pause(&self) {}
 }
 
 impl<H: Hypercall + ?Sized> Hypercall for &H {
     fn call(&self, registers: [u64; 7]) -> [u64; 4] {
         (**self).call(registers)
+    }
+
+    fn pause(&self) {
+        (**self).pause();
     }
 }

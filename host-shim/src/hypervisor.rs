@@ -282,6 +282,7 @@ impl<H: Hypercall> Hypervisor<H> {
             if done == frames {
                 return Ok(());
             }
+            self.hypercall.pause();
         }
     }
 }

@@ -49,4 +49,9 @@ pub trait Kernel: Hypercall + HostMemory + Send + Sync + Debug + 'static {
     fn relax(&self) {
         core::hint::spin_loop();
     }
+
+    /// Whether the caller is to end at once, so that nobody is left for whom to go on with what takes long.
+    fn is_killed(&self) -> bool {
+        false
+    }
 }

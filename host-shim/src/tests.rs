@@ -11,6 +11,7 @@ mod file;
 mod guest;
 mod huge;
 mod memory;
+mod patience;
 mod pins;
 mod races;
 mod slots;

@@ -151,14 +151,14 @@ impl<K: Kernel> Vm<K> {
     ///
     /// # Errors
     /// [`Error::NoBacking`] where there is no slot, or its file was closed; [`Error::NoMemory`]; [`Error::OverLimit`];
-    /// [`Error::Lost`]; [`Error::Poisoned`]; EL2's refusal. With the progress made.
+    /// [`Error::Lost`]; [`Error::Poisoned`]; [`Error::Interrupted`]; EL2's refusal. With the progress made.
     pub fn populate(&self, range: GuestRange) -> Result<(), PartError> {
         let mut done = 0;
         while done < range.frames {
             let gfn = range.gfn.saturating_add(done);
-            let end = self
-                .core
-                .fault(gfn, gfn..gfn.saturating_add(range.frames - done))
+            let limit = gfn..gfn.saturating_add(range.frames - done);
+            let end = (self.core.host().go_on())
+                .and_then(|()| self.core.fault(gfn, limit))
                 .map_err(|error| PartError { done, error })?;
             done += end - gfn;
         }

@@ -119,6 +119,7 @@ void fh_seat_interrupt(struct seat *seat);
 unsigned long fh_interrupts_off(void);
 void fh_interrupts_restore(unsigned long flags);
 bool fh_has_signal(void);
+bool fh_is_killed(void);
 bool fh_is_cpu_wanted(void);
 void fh_reschedule(void);
 /* CNTVCT_EL0 and CNTFRQ_EL0. */

@@ -83,6 +83,11 @@ bool fh_has_signal(void)
 	return signal_pending(current);
 }
 
+bool fh_is_killed(void)
+{
+	return fatal_signal_pending(current);
+}
+
 bool fh_is_cpu_wanted(void)
 {
 	return need_resched();

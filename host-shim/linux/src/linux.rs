@@ -123,9 +123,6 @@ pub trait Linux: Kernel + Clone {
     /// Whether another task wants the CPU. Does not sleep.
     fn is_cpu_wanted(&self) -> bool;
 
-    /// Lets others have the CPU, if they want it.
-    fn reschedule(&self);
-
     /// The virtual counter (CNTVCT_EL0). Called in any context.
     fn counter(&self) -> u64;
 

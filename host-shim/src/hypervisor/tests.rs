@@ -1,7 +1,7 @@
 //! The client against a scripted EL2.
 
 use super::*;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 
 extern crate std;
 use std::{collections::VecDeque, vec::Vec};
@@ -11,6 +11,7 @@ use std::{collections::VecDeque, vec::Vec};
 struct Script {
     answers: RefCell<VecDeque<[u64; 4]>>,
     asked: RefCell<Vec<[u64; 7]>>,
+    pauses: Cell<u64>,
 }
 
 impl Script {
@@ -18,6 +19,7 @@ impl Script {
         Self {
             answers: RefCell::new(answers.into_iter().collect()),
             asked: RefCell::default(),
+            pauses: Cell::new(0),
         }
     }
 
@@ -34,6 +36,10 @@ impl Hypercall for Script {
     fn call(&self, registers: [u64; 7]) -> [u64; 4] {
         self.asked.borrow_mut().push(registers);
         self.answers.borrow_mut().pop_front().unwrap()
+    }
+
+    fn pause(&self) {
+        self.pauses.set(self.pauses.get() + 1);
     }
 }
 
@@ -55,6 +61,13 @@ fn a_ranged_call_is_resumed_where_it_stopped() {
             HostCall::ShareHyp(FrameRange::new(0x4000_2000, 3)),
         ]
     );
+}
+
+#[test]
+fn between_the_parts_of_a_ranged_call_others_get_the_cpu() {
+    let script = Script::new([[0, 2, 0, 0], [0, 2, 0, 0], [0, 1, 0, 0]]);
+    Hypervisor::new(&script).share(FrameRange::new(0, 5)).unwrap();
+    assert_eq!(script.pauses.get(), 2);
 }
 
 #[test]

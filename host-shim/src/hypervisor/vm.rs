@@ -91,7 +91,10 @@ impl<H: Hypercall> Hypervisor<H> {
                 Err(CallError::Refused {
                     status: Status::Busy,
                     detail,
-                }) if detail < left => left = detail,
+                }) if detail < left => {
+                    left = detail;
+                    self.hypercall.pause();
+                }
                 result => return result.map(drop),
             }
         }
@@ -114,6 +117,7 @@ impl<H: Hypercall> Hypervisor<H> {
             if done == pages {
                 return Ok(held);
             }
+            self.hypercall.pause();
         }
     }
 

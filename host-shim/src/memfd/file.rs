@@ -191,7 +191,7 @@ impl<K: Kernel> GuestMemfd<K> {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if the range is empty, misaligned, or runs past the end; [`Error::NoMemory`] and
-    /// [`Error::OverLimit`]: what was allocated by then stays.
+    /// [`Error::OverLimit`] and [`Error::Interrupted`]: what was allocated by then stays.
     pub fn allocate(&self, offset: u64, length: u64) -> Result<(), Error> {
         let pages = self.pages(offset, length)?;
         if pages.end > self.inner.inode.pages() {
@@ -199,6 +199,7 @@ impl<K: Kernel> GuestMemfd<K> {
         }
         let mut at = pages.start;
         while at < pages.end {
+            self.inner.inode.host.go_on()?;
             let hold = self.inner.inode.hold_or_fill(at)?;
             let end = hold.range().end.min(pages.end);
             for (run, page) in hold.runs(at..end) {

@@ -138,6 +138,8 @@ impl<K: Kernel> Inode<K> {
 
     /// Takes the hold of the first extent that the range meets, after whoever has it; `None` if there is none.
     pub(crate) fn hold_first(self: &Arc<Self>, range: &Range<u64>) -> Option<Hold<K>> {
+        // Whoever goes through a file does it hold by hold.
+        self.host.kernel().pause();
         loop {
             {
                 let mut contents = self.contents.lock();
@@ -165,6 +167,7 @@ impl<K: Kernel> Inode<K> {
     pub(crate) fn hold_or_fill(self: &Arc<Self>, page: u64) -> Result<Hold<K>, Error> {
         let sizes = self.source.orders();
         let mut order = self.config.order.clamp(*sizes.start(), *sizes.end());
+        self.host.kernel().pause();
         loop {
             let start = {
                 let mut contents = self.contents.lock();
@@ -282,6 +285,7 @@ impl<K: Kernel> Drop for Inode<K> {
     fn drop(&mut self) {
         let extents = core::mem::take(&mut self.contents.get_mut().extents);
         for extent in extents.values() {
+            self.host.kernel().pause();
             let whole = 0..extent.frames();
             let runs = extent.runs(whole.clone());
             // A page that is still a guest's is lost to the host. Only a VM that could not be ended leaves one.

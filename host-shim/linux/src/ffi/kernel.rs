@@ -32,6 +32,11 @@ impl Hypercall for Skin {
     fn call(&self, registers: [u64; 7]) -> [u64; 4] {
         hypercall::call(registers)
     }
+
+    fn pause(&self) {
+        // SAFETY: a task may sleep.
+        unsafe { skin::fh_reschedule() };
+    }
 }
 
 /// The address of a word of a frame in the kernel's direct map.
@@ -78,6 +83,11 @@ impl Kernel for Skin {
     fn relax(&self) {
         // SAFETY: a task may sleep.
         unsafe { skin::fh_relax() };
+    }
+
+    fn is_killed(&self) -> bool {
+        // SAFETY: it only looks.
+        unsafe { skin::fh_is_killed() }
     }
 }
 
@@ -353,11 +363,6 @@ impl Linux for Skin {
     fn is_cpu_wanted(&self) -> bool {
         // SAFETY: it only looks.
         unsafe { skin::fh_is_cpu_wanted() }
-    }
-
-    fn reschedule(&self) {
-        // SAFETY: a task may sleep.
-        unsafe { skin::fh_reschedule() };
     }
 
     fn counter(&self) -> u64 {

@@ -57,6 +57,7 @@ unsafe extern "C" {
     pub(super) fn fh_interrupts_off() -> c_ulong;
     pub(super) fn fh_interrupts_restore(flags: c_ulong);
     pub(super) fn fh_has_signal() -> bool;
+    pub(super) fn fh_is_killed() -> bool;
     pub(super) fn fh_is_cpu_wanted() -> bool;
     pub(super) fn fh_reschedule();
     pub(super) fn fh_counter() -> u64;

@@ -132,6 +132,10 @@ impl Hypercall for Machine {
     fn call(&self, registers: [u64; 7]) -> [u64; 4] {
         self.el2.call(registers)
     }
+
+    fn pause(&self) {
+        self.el2.pause();
+    }
 }
 
 impl HostMemory for Machine {
@@ -160,7 +164,11 @@ impl Kernel for Machine {
     type Lock = parking_lot::RawMutex;
 
     fn relax(&self) {
-        std::thread::yield_now();
+        self.el2.relax();
+    }
+
+    fn is_killed(&self) -> bool {
+        self.el2.is_killed()
     }
 }
 
@@ -365,10 +373,6 @@ impl Linux for Machine {
 
     fn is_cpu_wanted(&self) -> bool {
         false
-    }
-
-    fn reschedule(&self) {
-        std::thread::yield_now();
     }
 
     fn counter(&self) -> u64 {

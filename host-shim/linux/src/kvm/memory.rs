@@ -36,7 +36,10 @@ impl<L: Linux> Pages<L> {
         // In place: to collect a set is to sort, and that takes 4 KiB of the stack.
         let mut left = core::mem::take(&mut *self.regions.lock());
         let before = left.len();
-        left.retain(|region| !is_collapsed(hypervisor, region * REGION_SIZE));
+        left.retain(|region| {
+            self.linux.pause();
+            !is_collapsed(hypervisor, region * REGION_SIZE)
+        });
         let any = left.len() < before;
         self.regions.lock().append(&mut left);
         any

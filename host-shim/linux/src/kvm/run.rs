@@ -110,7 +110,7 @@ impl<L: Linux> Vcpu<L> {
     fn cycle(&self, state: &mut State<L>) -> Result<(), Errno> {
         let linux = self.vm.linux();
         loop {
-            linux.reschedule();
+            linux.pause();
             if linux.has_signal() {
                 return self.interrupted();
             }
@@ -190,7 +190,7 @@ impl<L: Linux> Vcpu<L> {
         match exit {
             Exit::Interrupt => Next::Run(Answer::None),
             Exit::Wait(WaitKind::Event) => {
-                self.vm.linux().reschedule();
+                self.vm.linux().pause();
                 Next::Run(Answer::None)
             }
             Exit::Wait(WaitKind::Interrupt | WaitKind::Suspend) => Next::Wait,
