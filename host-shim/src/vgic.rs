@@ -50,7 +50,7 @@ pub use lines::{NoSuchLine, SendRegister};
 pub use list::{ENDED_ELSEWHERE, Load, NONE_PENDING, UNDERFLOW};
 pub use run::Synced;
 pub use shape::InterfaceShape;
-pub use vcpu_set::{MAX_VCPUS, VcpuSet, affinity_of, vcpu_at};
+pub use vcpu_set::VcpuSet;
 
 use crate::sync::SpinMutex;
 use crate::vcpu::ListRegisters;

@@ -15,10 +15,10 @@ pub use sysregs::{CpuInterface, SystemRegister};
 
 use super::frames::Frame;
 use super::user::{LATEST_REVISION, checked_revision};
-use super::vcpu_set::vcpu_at;
-use super::{InterfaceShape, MAX_VCPUS, NoVgic, PRIVATE, VcpuSet, Vgic, VgicConfig};
+use super::{InterfaceShape, NoVgic, PRIVATE, VcpuSet, Vgic, VgicConfig};
 use crate::sync::SpinMutex;
 use alloc::vec::Vec;
+use hyp_abi::vm::{MAX_VCPUS, vcpu_at};
 use init::has_register;
 use placement::Placement;
 use spin::Once;

@@ -5,9 +5,10 @@
 
 use super::bank::Bank;
 use super::register::{Bits, Distributor, Field, Part, Redistributor};
-use super::vcpu_set::{affinity_of, ones};
+use super::vcpu_set::ones;
 use super::{Row, VcpuSet, Vgic};
 use core::sync::atomic::Ordering;
+use hyp_abi::vm::affinity_of;
 
 /// Where a register is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,8 +1,8 @@
 //! Lines of devices, and interrupts that vCPUs send.
 
-use super::vcpu_set::vcpu_at;
 use super::{PRIVATE, VcpuSet, Vgic};
 use core::sync::atomic::Ordering;
+use hyp_abi::vm::vcpu_at;
 use thiserror::Error;
 
 /// How many SGIs there are.

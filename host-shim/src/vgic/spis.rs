@@ -2,9 +2,10 @@
 
 use super::bank::Bank;
 use super::register::Part;
-use super::vcpu_set::{MAX_VCPUS, VcpuSet, vcpu_at};
+use super::vcpu_set::VcpuSet;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use hyp_abi::vm::{MAX_VCPUS, vcpu_at};
 
 /// How many numbers there are: those from 1020 on have meanings of their own, and are no interrupts.
 pub(super) const INTIDS: u32 = 1020;

@@ -1,10 +1,8 @@
-//! Sets of vCPUs, and their affinities.
+//! Sets of vCPUs.
 
 use core::fmt;
 use core::ops::{BitOr, BitOrAssign};
-
-/// The most vCPUs that a VM has.
-pub const MAX_VCPUS: usize = 64;
+use hyp_abi::vm::MAX_VCPUS;
 
 /// A set of vCPUs, by their index.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -108,22 +106,4 @@ pub(super) fn ones(bits: impl Into<u64>) -> impl Iterator<Item = usize> {
         bits &= bits.wrapping_sub(1);
         (number < u64::BITS).then_some(number as usize)
     })
-}
-
-/// The affinity of a vCPU, packed: Aff2 (23:16), Aff1 (15:8), Aff0 (7:0). A vCPU's MPIDR_EL1 has 16 of them to a cluster.
-#[must_use]
-pub const fn affinity_of(vcpu: usize) -> u32 {
-    ((vcpu >> 4) << 8 | vcpu & 0xf) as u32
-}
-
-/// The vCPU that has an affinity: Aff3 (31:24), Aff2 (23:16), Aff1 (15:8), Aff0 (7:0). Whether the VM has that vCPU is
-/// another question.
-#[must_use]
-pub const fn vcpu_at(affinity: u32) -> Option<usize> {
-    let vcpu = (affinity >> 8 << 4 | affinity & 0xf) as usize;
-    if affinity & 0xf0 == 0 && vcpu < MAX_VCPUS {
-        Some(vcpu)
-    } else {
-        None
-    }
 }

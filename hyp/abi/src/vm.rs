@@ -17,6 +17,26 @@ pub const TOP_UP_STEP: u64 = 64;
 /// The fewest and the most bits that a guest's IPAs can have.
 pub const IPA_BITS: core::ops::RangeInclusive<u64> = 32..=48;
 
+/// The affinity of a vCPU, packed: Aff3 (31:24) to Aff0 (7:0). Sixteen of them have the same Aff1, because that is how many
+/// a list of targets in ICC_SGI1R_EL1 can name (IHI 0069, 12.1).
+#[must_use]
+#[inline]
+pub const fn affinity_of(vcpu: usize) -> u32 {
+    ((vcpu >> 4) << 8 | vcpu & 0xf) as u32
+}
+
+/// The index of the vCPU that has an affinity, packed. `None` if no VM can have one; whether a VM has it is another question.
+#[must_use]
+#[inline]
+pub const fn vcpu_at(affinity: u32) -> Option<usize> {
+    let vcpu = (affinity >> 8 << 4 | affinity & 0xf) as usize;
+    if affinity & 0xf0 == 0 && vcpu < MAX_VCPUS {
+        Some(vcpu)
+    } else {
+        None
+    }
+}
+
 /// Names a VM: its slot and a generation, which tells it from every VM that had the slot before and from what it was
 /// called before it was renamed. A handle that arrives in a register is an allegation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -111,6 +131,18 @@ mod tests {
             },
         ] {
             assert_eq!(VmHandle::from_register(handle.to_register()), Some(handle));
+        }
+    }
+
+    #[test]
+    fn vcpus_are_named_by_their_affinity() {
+        let affinities = [0, 15, 16, 63].map(affinity_of);
+        assert_eq!(affinities, [0, 0xf, 0x100, 0x30f]);
+        for vcpu in 0..MAX_VCPUS {
+            assert_eq!(vcpu_at(affinity_of(vcpu)), Some(vcpu));
+        }
+        for affinity in [0x10, 0x400, 0x1000, 0x1_0000, 1 << 31, u32::MAX] {
+            assert_eq!(vcpu_at(affinity), None, "{affinity:#x}");
         }
     }
 

@@ -25,7 +25,8 @@ use alloc::vec::Vec;
 use host_shim::sync::Mutex;
 use host_shim::vcpu::{Entry, Interrupts as Exited};
 use host_shim::vgic::attributes::{self, VgicDevice};
-use host_shim::vgic::{InterfaceShape, MAX_VCPUS, SendRegister, VcpuSet, Vgic};
+use host_shim::vgic::{InterfaceShape, SendRegister, VcpuSet, Vgic};
+use hyp_abi::vm::MAX_VCPUS;
 use irqfd::{Irqfds, Resampler};
 use spin::Once;
 

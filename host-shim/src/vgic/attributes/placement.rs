@@ -1,10 +1,11 @@
 //! Where the distributor and the redistributors are in the guest's address space.
 
 use super::Errno;
-use crate::vgic::{Frame, MAX_VCPUS, VcpuSet};
+use crate::vgic::{Frame, VcpuSet};
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::ops::Range;
+use hyp_abi::vm::MAX_VCPUS;
 
 /// Frames begin at multiples of this.
 const ALIGNMENT: u64 = 0x1_0000;

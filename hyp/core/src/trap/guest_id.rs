@@ -25,6 +25,7 @@
 
 use super::id::IdRegisters;
 use super::syndrome::SystemRegister;
+use hyp_abi::vm::{affinity_of, vcpu_at};
 
 /// What a guest's CPUs are computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -326,22 +327,24 @@ pub fn is_shown_no_less(first: &IdRegisters, other: &IdRegisters) -> bool {
     })
 }
 
-/// MPIDR_EL1 of a guest's vCPU, by its index. Sixteen of them have the same Aff1, because that is how many a list of
-/// targets in ICC_SGI1R_EL1 can name (IHI 0069, 12.1). Bit 31 is RES1; U and MT are 0.
+/// MPIDR_EL1 of a guest's vCPU, by its index. Bit 31 is RES1; U and MT are 0.
 #[must_use]
 pub const fn mpidr(vcpu: u8) -> u64 {
-    1 << 31 | (vcpu as u64 >> 4) << 8 | (vcpu as u64 & 0xf)
+    1 << 31 | affinity_of(vcpu as usize) as u64
 }
 
 /// The index of the vCPU that PSCI names by the affinity fields of its MPIDR_EL1; all other bits are zero (DEN0022,
 /// 5.1.4). `None` if there cannot be one.
 #[must_use]
 pub const fn vcpu_of(affinity: u64) -> Option<u8> {
-    let (aff0, aff1) = (affinity & 0xff, affinity >> 8 & 0xff);
-    if affinity >> 16 != 0 || aff0 > 0xf || aff1 > 0xf {
+    // No vCPU has Aff3, which is not beside the others there.
+    if affinity >> 24 != 0 {
         return None;
     }
-    Some((aff1 << 4 | aff0) as u8)
+    match vcpu_at(affinity as u32) {
+        Some(vcpu) => Some(vcpu as u8),
+        None => None,
+    }
 }
 
 #[cfg(test)]
