@@ -46,7 +46,7 @@ mod user;
 mod vcpu_set;
 
 pub use frames::Frame;
-pub use lines::{NoSuchLine, SendRegister};
+pub use lines::NoSuchLine;
 pub use list::{ENDED_ELSEWHERE, Load, NONE_PENDING, UNDERFLOW};
 pub use run::Synced;
 pub use shape::InterfaceShape;

@@ -2,7 +2,7 @@
 
 use crate::{CallError, Error};
 use hyp_abi::GuestRange;
-use hyp_abi::run_page::{AccessFlags, EXIT_VALUE_COUNT, ExitReason, WaitKind};
+use hyp_abi::run_page::{AccessFlags, EXIT_VALUE_COUNT, ExitReason, SgiRegister, WaitKind};
 
 /// Why a vCPU stopped running, with everything that the host learns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +56,8 @@ pub enum Exit {
     SendInterrupt {
         /// What it wrote.
         value: u64,
-        /// 0 for ICC_SGI1R_EL1, 1 for ICC_ASGI1R_EL1, 2 for ICC_SGI0R_EL1.
-        register: u64,
+        /// To which register.
+        register: SgiRegister,
     },
     /// The guest turned another vCPU on.
     CpuOn {
@@ -114,7 +114,7 @@ impl Exit {
             }
             ExitReason::SendInterrupt => Self::SendInterrupt {
                 value: v0,
-                register: v1,
+                register: SgiRegister::try_from(v1).map_err(|_| CallError::BadResult(v1))?,
             },
             ExitReason::CpuOn => Self::CpuOn { index: v0 },
             ExitReason::CpuOff => Self::CpuOff,

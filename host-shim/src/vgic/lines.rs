@@ -2,6 +2,7 @@
 
 use super::{PRIVATE, VcpuSet, Vgic};
 use core::sync::atomic::Ordering;
+use hyp_abi::run_page::SgiRegister;
 use hyp_abi::vm::vcpu_at;
 use thiserror::Error;
 
@@ -13,31 +14,7 @@ pub(super) const SGIS: u32 = 16;
 #[error("there is no such line")]
 pub struct NoSuchLine;
 
-/// By which register interrupts are sent, as [`crate::Exit::SendInterrupt`] has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SendRegister {
-    /// ICC_SGI1R_EL1: whatever group the target's interrupt is in.
-    Group1,
-    /// ICC_ASGI1R_EL1, which sends those of group 0, as there is one Security state.
-    OtherGroup1,
-    /// ICC_SGI0R_EL1: those of group 0.
-    Group0,
-}
-
-impl SendRegister {
-    /// The register with that number in the exit.
-    #[must_use]
-    pub const fn from_exit(register: u64) -> Option<Self> {
-        match register {
-            0 => Some(Self::Group1),
-            1 => Some(Self::OtherGroup1),
-            2 => Some(Self::Group0),
-            _ => None,
-        }
-    }
-}
-
-/// The value of one of those registers (IHI 0069, 12.2: ICC_SGI1R_EL1).
+/// The value of a register by which interrupts are sent (IHI 0069, 12.2: ICC_SGI1R_EL1).
 #[derive(Clone, Copy, Debug)]
 struct Sent(u64);
 
@@ -103,16 +80,17 @@ impl Vgic {
         })
     }
 
-    /// The vCPU `sender` wrote `value` to a register by which it sends software-generated interrupts. Returns the vCPUs
-    /// that must look; the sender may be among them.
-    pub fn send(&self, sender: usize, register: SendRegister, value: u64) -> VcpuSet {
+    /// The vCPU `sender` wrote `value` to a register by which it sends software-generated interrupts. As there is one
+    /// Security state, ICC_SGI1R_EL1 sends them in whatever group the target has them, the others only those of group 0.
+    /// Returns the vCPUs that must look; the sender may be among them.
+    pub fn send(&self, sender: usize, register: SgiRegister, value: u64) -> VcpuSet {
         let sent = Sent(value);
         let bit = 1 << sent.intid();
         let mut kicks = VcpuSet::EMPTY;
         for vcpu in sent.targets(sender, self.present).iter() {
             let Some(local) = self.local(vcpu) else { continue };
             let state = &mut *local.state.lock();
-            if state.bank.group1 & bit != 0 && register != SendRegister::Group1 {
+            if state.bank.group1 & bit != 0 && register != SgiRegister::Group1 {
                 continue;
             }
             state.bank.latch |= bit;

@@ -14,9 +14,10 @@ mod user;
 
 extern crate std;
 
-use super::{Frame, InterfaceShape, Load, SendRegister, Synced, VcpuSet, Vgic, VgicConfig};
+use super::{Frame, InterfaceShape, Load, Synced, VcpuSet, Vgic, VgicConfig};
 use crate::vcpu::Interrupts;
 use cpu::Cpu;
+use hyp_abi::run_page::SgiRegister;
 use std::vec::Vec;
 
 /// Offsets in the distributor, and, for the first 32, in SGI_base.

@@ -113,8 +113,7 @@ pub enum ExitReason {
     Pinned = 6,
     /// The guest calls a service of the host's. Value 0: function identifier; values 1 to 6: x1 to x6.
     HostService = 7,
-    /// The guest sends software-generated interrupts. Value 0: what it wrote; value 1: 0 for ICC_SGI1R_EL1, 1 for
-    /// ICC_ASGI1R_EL1, 2 for ICC_SGI0R_EL1.
+    /// The guest sends software-generated interrupts. Value 0: what it wrote; value 1: to which register, [`SgiRegister`].
     SendInterrupt = 8,
     /// The guest turned another of its vCPUs on. Value 0: its index. The host runs both from now on.
     CpuOn = 9,
@@ -147,6 +146,18 @@ pub enum WaitKind {
     Event = 1,
     /// PSCI CPU_SUSPEND.
     Suspend = 2,
+}
+
+/// By which register a guest sends software-generated interrupts (IHI 0069, 12.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoPrimitive, TryFromPrimitive)]
+#[repr(u64)]
+pub enum SgiRegister {
+    /// ICC_SGI1R_EL1: group 1 of the sender's own Security state.
+    Group1 = 0,
+    /// ICC_ASGI1R_EL1: group 1 of the other Security state.
+    OtherGroup1 = 1,
+    /// ICC_SGI0R_EL1: group 0.
+    Group0 = 2,
 }
 
 bitflags::bitflags! {

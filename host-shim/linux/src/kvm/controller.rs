@@ -3,6 +3,7 @@
 use core::fmt::Debug;
 use host_shim::vcpu::{Entry, Interrupts};
 use host_shim::vgic::VcpuSet;
+use hyp_abi::run_page::SgiRegister;
 
 use crate::Errno;
 
@@ -34,7 +35,7 @@ pub trait Controller: Debug + Send + Sync {
     fn timer_is_due(&self, vcpu: usize) -> VcpuSet;
 
     /// A vCPU sends software-generated interrupts: see [`host_shim::Exit::SendInterrupt`].
-    fn send(&self, vcpu: usize, register: u64, value: u64) -> VcpuSet;
+    fn send(&self, vcpu: usize, register: SgiRegister, value: u64) -> VcpuSet;
 
     /// A vCPU loads from a device. `None` if it is not one of the kernel's.
     fn load(&self, vcpu: usize, ipa: u64, bytes: u64) -> Option<(u64, VcpuSet)>;

@@ -25,7 +25,8 @@ use alloc::vec::Vec;
 use host_shim::sync::Mutex;
 use host_shim::vcpu::{Entry, Interrupts as Exited};
 use host_shim::vgic::attributes::{self, VgicDevice};
-use host_shim::vgic::{InterfaceShape, SendRegister, VcpuSet, Vgic};
+use host_shim::vgic::{InterfaceShape, VcpuSet, Vgic};
+use hyp_abi::run_page::SgiRegister;
 use hyp_abi::vm::MAX_VCPUS;
 use irqfd::{Irqfds, Resampler};
 use spin::Once;
@@ -193,11 +194,9 @@ impl<L: Linux> Controller for Interrupts<L> {
             .unwrap_or_default()
     }
 
-    fn send(&self, vcpu: usize, register: u64, value: u64) -> VcpuSet {
-        match (self.vgic(), SendRegister::from_exit(register)) {
-            (Some(vgic), Some(register)) => vgic.send(vcpu, register, value),
-            _ => VcpuSet::EMPTY,
-        }
+    fn send(&self, vcpu: usize, register: SgiRegister, value: u64) -> VcpuSet {
+        self.vgic()
+            .map_or(VcpuSet::EMPTY, |vgic| vgic.send(vcpu, register, value))
     }
 
     fn load(&self, _: usize, ipa: u64, bytes: u64) -> Option<(u64, VcpuSet)> {

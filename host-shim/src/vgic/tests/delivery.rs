@@ -166,7 +166,7 @@ fn the_most_urgent_comes_first_and_interrupts_the_others() {
     bench.enter(0);
     assert_eq!(bench.acknowledge(0), Some(40));
     bench.raise(41, 0);
-    bench.vgic.send(0, SendRegister::Group1, 3 << 24 | 1);
+    bench.vgic.send(0, SgiRegister::Group1, 3 << 24 | 1);
     bench.leave(0);
     bench.enter(0);
     assert_eq!(bench.acknowledge(0), Some(41));

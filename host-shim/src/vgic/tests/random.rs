@@ -192,7 +192,7 @@ impl Play {
                     self.edge(intid, vcpu);
                 }
                 let value = u64::from(intid) << 24 | u64::from(targets);
-                let kicks = self.bench.vgic.send(sender, SendRegister::Group1, value);
+                let kicks = self.bench.vgic.send(sender, SgiRegister::Group1, value);
                 self.kick(kicks);
             }
             Step::Pend(index) => {

@@ -95,5 +95,5 @@ fn vcpus_need_not_be_numbered_without_gaps() {
     let kicks = vgic.write(Frame::Distributor, IROUTER + 32 * 8, 8, 0x030f);
     assert_eq!(kicks, set(&[63]));
     assert!(vgic.is_pending(63) && !vgic.is_pending(0));
-    assert_eq!(vgic.send(63, SendRegister::Group1, 1 << 40), set(&[1]));
+    assert_eq!(vgic.send(63, SgiRegister::Group1, 1 << 40), set(&[1]));
 }

@@ -21,7 +21,7 @@ fn an_interrupt_goes_to_those_that_the_register_names() {
     ];
     for &(targets, vcpus) in table {
         let bench = Bench::new(20, 4);
-        let kicks = bench.vgic.send(3, SendRegister::Group1, INTID | targets);
+        let kicks = bench.vgic.send(3, SgiRegister::Group1, INTID | targets);
         assert_eq!(kicks, set(vcpus), "{targets:#x}");
         for vcpu in 0..20 {
             assert_eq!(
@@ -36,7 +36,7 @@ fn an_interrupt_goes_to_those_that_the_register_names() {
 #[test]
 fn with_the_mode_bit_it_goes_to_all_others() {
     let bench = Bench::new(3, 4);
-    let kicks = bench.vgic.send(1, SendRegister::Group1, 1 << 40 | INTID | 0xffff);
+    let kicks = bench.vgic.send(1, SgiRegister::Group1, 1 << 40 | INTID | 0xffff);
     assert_eq!(kicks, set(&[0, 2]));
     assert!(!bench.vgic.is_pending(1));
 }
@@ -44,12 +44,12 @@ fn with_the_mode_bit_it_goes_to_all_others() {
 #[test]
 fn group_1_is_sent_by_its_own_register_alone() {
     for (register, group1, sent) in [
-        (SendRegister::Group1, true, true),
-        (SendRegister::Group1, false, true),
-        (SendRegister::OtherGroup1, true, false),
-        (SendRegister::OtherGroup1, false, true),
-        (SendRegister::Group0, true, false),
-        (SendRegister::Group0, false, true),
+        (SgiRegister::Group1, true, true),
+        (SgiRegister::Group1, false, true),
+        (SgiRegister::OtherGroup1, true, false),
+        (SgiRegister::OtherGroup1, false, true),
+        (SgiRegister::Group0, true, false),
+        (SgiRegister::Group0, false, true),
     ] {
         let bench = Bench::new(1, 4);
         let groups = if group1 { u32::MAX } else { !8 };
@@ -61,19 +61,11 @@ fn group_1_is_sent_by_its_own_register_alone() {
 }
 
 #[test]
-fn the_exit_says_which_register() {
-    assert_eq!(SendRegister::from_exit(0), Some(SendRegister::Group1));
-    assert_eq!(SendRegister::from_exit(1), Some(SendRegister::OtherGroup1));
-    assert_eq!(SendRegister::from_exit(2), Some(SendRegister::Group0));
-    assert_eq!(SendRegister::from_exit(3), None);
-}
-
-#[test]
 fn a_disabled_one_waits() {
     let mut bench = Bench::new(2, 4);
     let frame = Frame::Redistributor(1);
     bench.vgic.write(frame, SGI_BASE + ICENABLER, 4, 8);
-    let kicks = bench.vgic.send(0, SendRegister::Group1, INTID | 0b10);
+    let kicks = bench.vgic.send(0, SgiRegister::Group1, INTID | 0b10);
     assert_eq!(kicks, VcpuSet::EMPTY);
     assert!(bench.drain(1).is_empty());
     let kicks = bench.vgic.write(frame, SGI_BASE + ISENABLER, 4, 8);
@@ -84,7 +76,7 @@ fn a_disabled_one_waits() {
 #[test]
 fn sent_twice_before_it_is_taken_it_comes_once_and_after_that_again() {
     let mut bench = Bench::new(2, 4);
-    let send = |bench: &Bench| bench.vgic.send(0, SendRegister::Group1, INTID | 0b10);
+    let send = |bench: &Bench| bench.vgic.send(0, SgiRegister::Group1, INTID | 0b10);
     send(&bench);
     send(&bench);
     assert_eq!(bench.drain(1), [3]);

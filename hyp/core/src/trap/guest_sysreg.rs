@@ -22,6 +22,7 @@
 
 use super::guest_id::{GuestCpu, id_number};
 use super::syndrome::{SystemAccess, SystemRegister};
+use hyp_abi::run_page::SgiRegister;
 
 /// What is done about a guest's trapped access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,19 +35,6 @@ pub enum GuestSysreg {
     SendInterrupt(SgiRegister),
     /// The guest gets an exception of unknown reason.
     Undefined,
-}
-
-/// By which register software-generated interrupts are sent (IHI 0069, 12.2). The numbers are those of
-/// [`hyp_abi::run_page::ExitReason::SendInterrupt`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u64)]
-pub enum SgiRegister {
-    /// ICC_SGI1R_EL1: group 1 of the sender's own Security state.
-    Group1 = 0,
-    /// ICC_ASGI1R_EL1: group 1 of the other Security state.
-    OtherGroup1 = 1,
-    /// ICC_SGI0R_EL1: group 0.
-    Group0 = 2,
 }
 
 /// A register that is there and does nothing: what it reads as, if it can be read, and whether it can be written.

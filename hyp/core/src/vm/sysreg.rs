@@ -31,7 +31,7 @@ impl<H: Hardware> Running<'_, '_, H> {
                 let registers = &self.vcpu.context.x;
                 let value = registers.get(usize::from(access.rt)).copied().unwrap_or(0);
                 self.step_past(trap.esr);
-                let exit = Exit::new(ExitReason::SendInterrupt, value, sender as u64, 0);
+                let exit = Exit::new(ExitReason::SendInterrupt, value, sender.into(), 0);
                 return ControlFlow::Break(exit);
             }
             GuestSysreg::Undefined => {

@@ -65,7 +65,7 @@ fn interrupts_to_other_vcpus_are_the_hosts_to_send() {
     ] {
         let register = SystemRegister::new(3, 0, 12, 11, op2);
         assert_eq!(write(register), GuestSysreg::SendInterrupt(sgi));
-        assert_eq!(sgi as u64, number);
+        assert_eq!(u64::from(sgi), number);
         assert_eq!(read(register), GuestSysreg::Undefined);
         assert_eq!(answer_to(register, false, false), GuestSysreg::Undefined);
     }
