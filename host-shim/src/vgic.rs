@@ -78,6 +78,10 @@ pub struct VgicConfig {
     pub interface: InterfaceShape,
 }
 
+const fn is_number_of_interrupts(number: u32) -> bool {
+    number >= 64 && number <= 1024 && number.is_multiple_of(32)
+}
+
 /// Why there is no controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoVgic {
@@ -143,7 +147,7 @@ impl Vgic {
             interrupts,
             interface,
         } = *config;
-        if present.is_empty() || !(64..=1024).contains(&interrupts) || !interrupts.is_multiple_of(32) {
+        if present.is_empty() || !is_number_of_interrupts(interrupts) {
             return Err(NoVgic::Config);
         }
         let spis = Spis::new(interrupts, present).ok_or(NoVgic::Memory)?;

@@ -29,9 +29,6 @@ const DEFAULT_INTERRUPTS: u32 = 256;
 const DEFAULT_MAINTENANCE: u32 = 25;
 /// What an address reads as that is not set.
 const NOT_SET: u64 = u64::MAX;
-/// GICD_IIDR and GICD_TYPER2, which can be read and written before there is a controller.
-const GICD_IIDR: u32 = 0x8;
-const GICD_TYPER2: u32 = 0xc;
 
 /// An attribute, by its group and number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,19 +272,9 @@ impl VgicDevice {
             Attribute::Distributor => Ok(self.setup.lock().placement.distributor().unwrap_or(NOT_SET)),
             Attribute::Redistributors => Ok(self.setup.lock().placement.first_base().unwrap_or(NOT_SET)),
             Attribute::RedistributorRegion => self.setup.lock().placement.region(index),
-            Attribute::Interrupts => Ok(self.setup.lock().interrupts.unwrap_or(PRIVATE).into()),
+            Attribute::Interrupts => Ok(self.interrupts().into()),
             Attribute::Maintenance => Ok(self.setup.lock().maintenance.into()),
-            Attribute::Register { frame, offset } => match (self.vgic.get(), offset) {
-                (Some(vgic), _) if has_register(frame, offset, vgic.interrupts() as usize) => {
-                    Ok(vgic.user_read(frame, offset).into())
-                }
-                (Some(_), _) => Err(Errno::NoSuchAddress),
-                (None, GICD_IIDR) if frame == Frame::Distributor => {
-                    Ok(super::frames::identification(self.setup.lock().revision).into())
-                }
-                (None, GICD_TYPER2) if frame == Frame::Distributor => Ok(0),
-                (None, _) => Err(Errno::Busy),
-            },
+            Attribute::Register { frame, offset } => Ok(self.register(frame, offset)?.into()),
             Attribute::SystemRegister { vcpu, register } => {
                 self.vgic.get().ok_or(Errno::Busy)?;
                 let interface = machine.cpu_interface(vcpu).ok_or(Errno::NoSuchAddress)?;

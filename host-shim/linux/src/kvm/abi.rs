@@ -9,9 +9,6 @@ pub mod devices;
 /// `KVM_GET_API_VERSION` answers it, and has since Linux 2.6.22.
 pub const API_VERSION: u64 = 12;
 
-/// Bytes of a page.
-pub const PAGE_SIZE: u64 = 4096;
-
 /// The type letter of KVM's commands.
 const KVM: u32 = 0xAE << 8;
 

@@ -187,7 +187,7 @@ impl<L: Linux> System<L> {
         match command {
             abi::GET_API_VERSION | abi::GET_VCPU_MMAP_SIZE if argument != 0 => Err(Errno::INVAL),
             abi::GET_API_VERSION => Ok(abi::API_VERSION),
-            abi::GET_VCPU_MMAP_SIZE => Ok(abi::PAGE_SIZE),
+            abi::GET_VCPU_MMAP_SIZE => Ok(FRAME_SIZE),
             abi::CHECK_EXTENSION => Ok(capability::check(&self.linux, argument)),
             abi::CREATE_VM => self.create_vm(argument),
             _ => Err(Errno::NOTTY),

@@ -1,6 +1,7 @@
 //! From what user space said to a controller.
 
 use super::*;
+use crate::vgic::is_number_of_interrupts;
 use crate::vgic::register::{Distributor, Redistributor};
 
 impl VgicDevice {
@@ -10,7 +11,7 @@ impl VgicDevice {
     }
 
     pub(super) fn set_interrupts(&self, value: u32) -> Result<(), Errno> {
-        if !(64..=1024).contains(&value) || !value.is_multiple_of(32) {
+        if !is_number_of_interrupts(value) {
             return Err(Errno::Invalid);
         }
         let mut setup = self.setup.lock();
@@ -57,6 +58,22 @@ impl VgicDevice {
         }
     }
 
+    pub(super) fn register(&self, frame: Frame, offset: u32) -> Result<u32, Errno> {
+        if let Some(vgic) = self.vgic.get() {
+            if !has_register(frame, offset, vgic.interrupts() as usize) {
+                return Err(Errno::NoSuchAddress);
+            }
+            return Ok(vgic.user_read(frame, offset));
+        }
+        match early(frame, offset) {
+            Some(Distributor::Identification) => {
+                Ok(crate::vgic::frames::identification(self.setup.lock().revision))
+            }
+            Some(_) => Ok(0),
+            None => Err(Errno::Busy),
+        }
+    }
+
     pub(super) fn set_register(&self, frame: Frame, offset: u32, value: u32) -> Result<VcpuSet, Errno> {
         if let Some(vgic) = self.vgic.get() {
             if !has_register(frame, offset, vgic.interrupts() as usize) {
@@ -64,18 +81,27 @@ impl VgicDevice {
             }
             return (vgic.user_write(frame, offset, value)).map_err(|_| Errno::Invalid);
         }
-        match (frame, offset) {
-            (Frame::Distributor, GICD_IIDR) => {
+        match early(frame, offset) {
+            Some(Distributor::Identification) => {
                 let mut setup = self.setup.lock();
                 let now = crate::vgic::frames::identification(setup.revision);
                 setup.revision = checked_revision(now, value).map_err(|_| Errno::Invalid)?;
             }
-            (Frame::Distributor, GICD_TYPER2) if value == 0 => {}
-            (Frame::Distributor, GICD_TYPER2) => return Err(Errno::Invalid),
-            _ => return Err(Errno::Busy),
+            Some(_) if value == 0 => {}
+            Some(_) => return Err(Errno::Invalid),
+            None => return Err(Errno::Busy),
         }
         Ok(VcpuSet::EMPTY)
     }
+}
+
+/// A register that there is before there is a controller: GICD_IIDR, and GICD_TYPER2, which is zero.
+fn early(frame: Frame, offset: u32) -> Option<Distributor> {
+    let register = match frame {
+        Frame::Distributor => Distributor::at(offset, 4, 0),
+        Frame::Redistributor(_) => None,
+    };
+    register.filter(|register| matches!(register, Distributor::Identification | Distributor::Type2))
 }
 
 /// Whether a frame has a register of 32 bits, or a half of one of 64.
