@@ -23,6 +23,7 @@ impl<K: Kernel> Identity<K> {
             let hold = file.inode().hold_or_fill(page)?;
             if !slot.is_alive() {
                 drop(hold);
+                self.host().go_on()?;
                 self.host().kernel().relax();
                 continue;
             }

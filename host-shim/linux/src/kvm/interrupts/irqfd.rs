@@ -13,6 +13,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
 
+/// How many eventfds can be lines of a VM. Those that resample are gone through with interrupts off.
+const MAX_IRQFDS: usize = 1000;
+
 /// The eventfds that are lines.
 #[derive(Debug)]
 pub(super) struct Irqfds<L: Linux> {
@@ -72,19 +75,19 @@ impl<L: Linux> Ear for Line<L> {
 impl<L: Linux> Interrupts<L> {
     /// A guest has served interrupts. Called with interrupts off.
     pub(super) fn resample(&self, ended: &[u32]) {
-        for spi in ended {
-            let gsis = |gsi| self.routes.with(|routes| routes.spi(gsi)) == Some(*spi);
-            self.resamplers.with(|resamplers| {
-                let concerned = || resamplers.iter().filter(|one| gsis(one.gsi));
-                // All low before anybody looks: one of them may let it go high at once.
-                if concerned().next().is_some() {
-                    self.set_spi(*spi, false);
-                }
-                for resampler in concerned() {
-                    self.linux.signal(&resampler.eventfd);
-                }
-            });
-        }
+        self.resamplers.with(|resamplers| {
+            let ended = |one: &Resampler<L>| {
+                let spi = self.routes.with(|routes| routes.spi(one.gsi));
+                spi.filter(|spi| ended.contains(spi))
+            };
+            // All low before anybody looks: one of them may let it go high at once.
+            for spi in resamplers.iter().filter_map(ended) {
+                self.set_spi(spi, false);
+            }
+            for resampler in resamplers.iter().filter(|one| ended(one).is_some()) {
+                self.linux.signal(&resampler.eventfd);
+            }
+        });
     }
 
     fn add_resampler(&self, resampler: Resampler<L>) {
@@ -116,7 +119,7 @@ impl<L: Linux> Wires<L> {
     ///
     /// # Errors
     /// [`Errno::FAULT`]; [`Errno::INVAL`]; [`Errno::BADF`]; [`Errno::AGAIN`] if the controller is not made yet;
-    /// [`Errno::BUSY`] if the eventfd is a line already.
+    /// [`Errno::BUSY`] if the eventfd is a line already; [`Errno::NOSPC`] if there are too many.
     pub fn command(&self, argument: u64) -> Result<u64, Errno> {
         let linux = &self.interrupts.linux;
         let asked: Asked = read_user(linux, argument)?;
@@ -148,6 +151,9 @@ impl<L: Linux> Wires<L> {
         let mut irqfds = self.irqfds.lock();
         if irqfds.all.iter().any(|irqfd| irqfd.eventfd == eventfd) {
             return Err(Errno::BUSY);
+        }
+        if irqfds.all.len() >= MAX_IRQFDS {
+            return Err(Errno::NOSPC);
         }
         let (id, gsi) = (irqfds.next, asked.gsi);
         irqfds.next += 1;

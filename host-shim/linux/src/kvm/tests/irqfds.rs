@@ -130,6 +130,21 @@ fn all_that_share_a_line_are_asked_to_look_again() {
 }
 
 #[test]
+fn there_are_only_so_many_lines() {
+    let (ground, device) = Ground::with_controller();
+    let again = ground.machine.make_eventfd();
+    let fds: Vec<_> = (0..1000).map(|_| ground.machine.make_eventfd()).collect();
+    for fd in &fds {
+        assert_eq!(ground.irqfd(*fd, 8, IRQFD_RESAMPLE, again), Ok(0));
+    }
+    let one_more = ground.machine.make_eventfd();
+    assert_eq!(ground.irqfd(one_more, 8, 0, 0), Err(Errno::NOSPC));
+    ground.irqfd(fds[500], 8, IRQFD_DEASSIGN, 0).unwrap();
+    assert_eq!(ground.irqfd(one_more, 8, 0, 0), Ok(0));
+    ground.end(device);
+}
+
+#[test]
 fn a_device_that_asks_itself_is_heard_each_time() {
     let (ground, device) = Ground::with_controller();
     let machine = &ground.machine;
