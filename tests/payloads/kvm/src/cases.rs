@@ -1,6 +1,7 @@
 //! The cases, by what they are about.
 
 mod devices;
+mod hostile;
 mod memfd;
 mod run;
 mod slots;
@@ -20,6 +21,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         vcpus::CASES,
         run::CASES,
         devices::CASES,
+        hostile::CASES,
     ]
     .into_iter()
     .flatten()

@@ -3,6 +3,7 @@
 
 use crate::Outcome;
 use std::io::{Error, Result, Write as _, stdout};
+use std::time::Duration;
 
 /// Seconds until a child that does not end is killed.
 const PATIENCE: libc::c_uint = 60;
@@ -51,6 +52,25 @@ pub(crate) fn apart(work: impl FnOnce()) -> Result<Ended> {
             unsafe { libc::_exit(0) }
         }
         child => wait(child),
+    }
+}
+
+/// Does something in a child, and kills that after a while.
+pub(crate) fn killed_after(patience: Duration, work: impl FnOnce()) -> Result<Ended> {
+    // SAFETY: there is one thread, so that the child finds everything in order.
+    match unsafe { libc::fork() } {
+        -1 => Err(Error::last_os_error()),
+        0 => {
+            work();
+            // SAFETY: nothing of the parent's is to be run at the child's end.
+            unsafe { libc::_exit(0) }
+        }
+        child => {
+            std::thread::sleep(patience);
+            // SAFETY: it is our child.
+            unsafe { libc::kill(child, libc::SIGKILL) };
+            wait(child)
+        }
     }
 }
 

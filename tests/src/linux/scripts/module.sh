@@ -124,6 +124,15 @@ case_has_guests_that_run() {
     unload
 }
 
+# All that a user space that means harm does at once; unloading then sees that no memory is missing.
+case_withstands_a_hostile_user_space() {
+    load
+    kvm_cases hostile 5
+    same "the number of VMs" "$(figure vms)" 0
+    same "frames of guests" "$(figure frames_guest)" 0
+    unload
+}
+
 refused_page() {
     $probe call donate $PAGE 1 --expect status=Success
     $probe touch $PAGE --all refused

@@ -60,10 +60,10 @@ fn create(vm: &Fd, kind: u32, flags: u32) -> Result<u64, Errno> {
 
 /// The interrupt controller of a VM.
 #[derive(Debug)]
-struct Gic(Fd);
+pub(super) struct Gic(Fd);
 
 impl Gic {
-    fn of(vm: &Fd) -> Result<Self, Errno> {
+    pub(super) fn of(vm: &Fd) -> Result<Self, Errno> {
         let mut asked = kvm_create_device {
             type_: VGIC_V3,
             fd: 0,
@@ -103,14 +103,14 @@ impl Gic {
     }
 
     /// Puts it where guests look for it, and makes it.
-    fn make(&self) -> Result<(), Errno> {
+    pub(super) fn make(&self) -> Result<(), Errno> {
         self.set(0, 2, GICD)?;
         self.set(0, 3, GICR)?;
         self.set(4, 0, 0)
     }
 }
 
-fn drive(vm: &Fd, irq: u32, level: u32) -> Result<u64, Errno> {
+pub(super) fn drive(vm: &Fd, irq: u32, level: u32) -> Result<u64, Errno> {
     let mut line = kvm_irq_level::default();
     line.__bindgen_anon_1.irq = irq;
     line.level = level;
@@ -118,11 +118,11 @@ fn drive(vm: &Fd, irq: u32, level: u32) -> Result<u64, Errno> {
 }
 
 /// An SPI as a line.
-const fn spi(intid: u32) -> u32 {
+pub(super) const fn spi(intid: u32) -> u32 {
     1 << 24 | intid
 }
 
-fn irqfd(vm: &Fd, fd: i32, gsi: u32, flags: u32, again: i32) -> Result<u64, Errno> {
+pub(super) fn irqfd(vm: &Fd, fd: i32, gsi: u32, flags: u32, again: i32) -> Result<u64, Errno> {
     let mut asked = kvm_irqfd {
         fd: fd as u32,
         gsi,
@@ -133,7 +133,7 @@ fn irqfd(vm: &Fd, fd: i32, gsi: u32, flags: u32, again: i32) -> Result<u64, Errn
     vm.pass(IRQFD, &mut asked)
 }
 
-fn bell(vm: &Fd, fd: i32, place: u64, length: u32, flags: u32, value: u64) -> Result<u64, Errno> {
+pub(super) fn bell(vm: &Fd, fd: i32, place: u64, length: u32, flags: u32, value: u64) -> Result<u64, Errno> {
     let mut asked = kvm_ioeventfd {
         datamatch: value,
         addr: place,
