@@ -117,6 +117,23 @@ impl Hardware for Machine {
         })
     }
 
+    fn prove(&self, frames: FrameSpan) -> Result<(), ExternalAbort> {
+        self.count(Counter::FramesScrubbed, frames.frames());
+        for frame in frames.iter() {
+            let start = frame.address().value();
+            let end = start + FRAME_SIZE;
+            // SAFETY: the core has mapped the frame for writing at its own address, and only EL2 may reach it.
+            unsafe { cache::zero(start, end) }
+                // Only what has left the caches is read back from memory.
+                // SAFETY: as above.
+                .and_then(|()| unsafe { cache::clean_invalidate(start, end) })
+                // SAFETY: as above.
+                .and_then(|()| unsafe { copy::read(start, end, &mut |_| {}) })
+                .map_err(|_| ExternalAbort { frame })?;
+        }
+        Ok(())
+    }
+
     fn clean(&self, frames: FrameSpan) {
         // An abort is the next reader's to hear of: nothing is read here.
         let _ = window::with(frames, |start, end| {

@@ -127,8 +127,12 @@ pub enum HostCall {
     Version,
     /// Donates frames to EL2's own pool of table and node pages. Ranged.
     ///
+    /// Each frame is zeroed and read back before it is the pool's. The caller meets one that answers with an external abort
+    /// alone: what lies before it is done, and what lies behind it is the host's still, contents and all.
+    ///
     /// Errors: those of a range; [`Status::NotOwner`] and the other ownership refusals if a frame is not plainly
-    /// the host's; [`Status::NoMemory`] if mapping the frames needs pages that the pool no longer has.
+    /// the host's; [`Status::NoMemory`] if mapping the frames needs pages that the pool no longer has;
+    /// [`Status::Poisoned`] if the first frame turns out to be broken: it is nobody's then.
     PoolTopUp(FrameRange),
     /// Takes back up to x1 frames of the pool that EL2 does not use. The frames are zero. Results: the physical
     /// address and the number of the frames that came back, which lie in one piece; 0 frames if none is free.

@@ -58,6 +58,8 @@ pub enum Step {
     Invalidate(Regime, Extent),
     /// Frames were zeroed and cleaned.
     Scrub(FrameSpan),
+    /// Frames were zeroed, cleaned and read back, one by one.
+    Prove(FrameSpan),
     /// Frames were cleaned.
     Clean(FrameSpan),
     /// The contents of a frame were read.
@@ -374,6 +376,15 @@ impl<G: Geometry> Hardware for Machine<G> {
         self.speculate();
         held(&self.tlb).assert_unreachable(frames);
         self.log(Step::Scrub(frames));
+        self.count(Counter::FramesScrubbed, frames.frames());
+        held(&self.memory).scrub(frames)
+    }
+
+    fn prove(&self, frames: FrameSpan) -> Result<(), ExternalAbort> {
+        assert!(frames.frames() <= G::STEP_FRAMES, "more than 64 KiB in one step");
+        self.speculate();
+        held(&self.tlb).assert_unreachable(frames);
+        self.log(Step::Prove(frames));
         self.count(Counter::FramesScrubbed, frames.frames());
         held(&self.memory).scrub(frames)
     }

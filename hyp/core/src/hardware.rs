@@ -194,6 +194,14 @@ pub trait Hardware: Sync + Debug {
     /// [`ExternalAbort`] if the memory answers with one.
     fn scrub(&self, frames: FrameSpan) -> Result<(), ExternalAbort>;
 
+    /// Finds out whether at most 64 KiB of frames answer, which EL2 has mapped and nobody else may reach: writes zeros to
+    /// one after the other, cleans them to the point of coherency, and reads them back. What lies behind one that does not
+    /// answer is left as it is.
+    ///
+    /// # Errors
+    /// [`ExternalAbort`] if the memory answers with one.
+    fn prove(&self, frames: FrameSpan) -> Result<(), ExternalAbort>;
+
     /// Cleans and invalidates at most 64 KiB of frames to the point of coherency, so that nothing of what the
     /// last owner wrote is still on its way.
     fn clean(&self, frames: FrameSpan);

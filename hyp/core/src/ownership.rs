@@ -10,7 +10,7 @@
 //!
 //! - `range`: what a ranged call does with each region, and how it reports progress.
 //! - `permit`: check, then commit.
-//! - `share`, `donate`, `reclaim`: the transitions between host and EL2.
+//! - `share`, `donate`, `top_up`, `reclaim`: the transitions between host and EL2.
 //! - [`guest`]: the transitions between the host and guests.
 //! - [`device`]: device registers, which are owned too.
 //! - [`abort`]: whether an access that faulted may go on.
@@ -33,6 +33,7 @@ mod share;
 mod spare;
 #[cfg(test)]
 mod tests;
+mod top_up;
 
 pub use abort::{AbortVerdict, HostAccess};
 pub use device::{DeviceOwner, DeviceRange, Devices};
@@ -48,7 +49,7 @@ use crate::sync::Lock;
 use crate::vm::{VmSlot, Vms};
 use hyp_abi::Status;
 
-/// Why a transition was refused. Nothing has changed.
+/// Why a transition was refused. Nothing has changed, but that a frame may have turned out to be broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The reason, as the caller is told it.

@@ -47,7 +47,7 @@ pub enum State {
     GuestSharedHost = 7,
     /// Between two owners: nobody maps it, and its contents are still to be scrubbed, copied or encrypted.
     ///
-    /// Access: EL2, through a window. Contents: the last owner's. References: the CPU at work, or none while
+    /// Access: EL2, through a window, or where it maps the pool's pages ([`TransitReason::TopUp`]). Contents: the last owner's. References: the CPU at work, or none while
     /// the work is parked (see [`Transit`]).
     InTransit = 8,
     /// Given up by its guest and scrubbed. It is the host's again, which drops its own references and takes it.
@@ -168,6 +168,8 @@ pub enum TransitReason {
     GuestForce = 5,
     /// Its guest gives it up: its contents are being scrubbed.
     GuestRelinquish = 6,
+    /// It goes from the host to EL2's pool: EL2, which has mapped it by then, finds out whether the memory answers.
+    TopUp = 7,
 }
 
 /// A run of frames inside one region.

@@ -68,6 +68,11 @@ pub enum Expected {
         /// What is done.
         work: Work,
     },
+    /// So many frames are zeroed, each cleaned to the point of coherency before the next one.
+    Prove {
+        /// How many.
+        frames: u64,
+    },
     /// Instruction caches of all CPUs are emptied.
     InvalidateCode,
     /// A page of the pool is zeroed.
@@ -194,6 +199,9 @@ pub fn expected(steps: &[Step], act: &Act, model: &Model, cpu: &mut Cpu) -> Vec<
                 }));
             }
             Step::Scrub(frames) => all.push(show(frames, Work::Scrub)),
+            Step::Prove(frames) => all.push(Expected::Prove {
+                frames: frames.frames(),
+            }),
             Step::Clean(frames) => all.push(show(frames, Work::Clean)),
             Step::ReadFrame(frame) => all.push(show(FrameSpan::single(frame), Work::Read)),
             Step::InvalidateCode => all.push(Expected::InvalidateCode),

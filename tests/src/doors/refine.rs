@@ -129,6 +129,7 @@ impl<'a> Reader<'a> {
             }
             Expected::Invalidate(invalidation) => self.invalidation(invalidation),
             Expected::Show { frames, work } => self.show(*frames, *work),
+            Expected::Prove { frames } => self.prove(*frames),
             Expected::InvalidateCode => self.invalidate_code(),
             Expected::ZeroPage => self.repeated(Kind::Dc, "zva", ENTRIES * ENTRY / self.model.zero_block),
             Expected::LoadGuest { forget } => self.load_guest(*forget),
@@ -227,6 +228,16 @@ impl<'a> Reader<'a> {
         self.operation(Kind::Ic, &["ialluis"])?;
         self.barrier(ALL_IS_COMPLETE)?;
         self.isb()
+    }
+
+    fn prove(&mut self, frames: u64) -> Judged {
+        let bytes = ENTRIES * ENTRY;
+        for _ in 0..frames {
+            self.repeated(Kind::Dc, "zva", bytes / self.model.zero_block)?;
+            self.repeated(Kind::Dc, "civac", bytes / self.model.cache_line)?;
+            self.barrier(ALL_IS_COMPLETE)?;
+        }
+        Ok(())
     }
 
     fn show(&mut self, frames: u64, work: Work) -> Judged {

@@ -13,7 +13,10 @@ pub type Course = Vec<(HostCall, HostReturn)>;
 const fn is_long(call: HostCall) -> bool {
     matches!(
         call,
-        HostCall::ReclaimHyp(_) | HostCall::DonateHyp(_) | HostCall::PoolDrain { .. }
+        HostCall::ReclaimHyp(_)
+            | HostCall::DonateHyp(_)
+            | HostCall::PoolTopUp(_)
+            | HostCall::PoolDrain { .. }
     )
 }
 

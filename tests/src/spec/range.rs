@@ -21,6 +21,8 @@ enum Pace {
     Done,
     /// Only so many are; the call ends here.
     Stopped(u64),
+    /// None is: the first one has turned out to be broken.
+    Broken,
     /// The piece lacks pages: so many are needed.
     Lacking(u64),
 }
@@ -93,6 +95,8 @@ impl Memory {
                     done += frames;
                     break;
                 }
+                Pace::Broken if done == 0 => return Expected::refused(Status::Poisoned),
+                Pace::Broken => break,
                 Pace::Lacking(pages) if done == 0 => {
                     return Expected::no_memory(pages, course.budget.available());
                 }
@@ -130,7 +134,10 @@ impl Memory {
         let layout = course.layout;
         let host = match act {
             Act::Share | Act::Unshare => 0,
-            Act::Donate | Act::TopUp | Act::Reclaim => self.pages_for_host(piece),
+            Act::Donate | Act::Reclaim => self.pages_for_host(piece),
+            // What proves good of a region may be a part of it.
+            Act::TopUp if piece.whole => 2,
+            Act::TopUp => self.pages_for_host(piece),
         };
         let el2 = match act {
             Act::TopUp => self.pages_for_el2(layout, piece),
@@ -150,18 +157,15 @@ impl Memory {
         match act {
             Act::Share => self.set(piece, 0, piece.frames, Holding::SharedHyp { pins: 0 }),
             Act::Unshare => self.set(piece, 0, piece.frames, Holding::Host),
-            Act::Donate | Act::TopUp => {
-                let given = if act == Act::TopUp {
-                    Holding::Pool
-                } else {
-                    Holding::Donated
-                };
-                self.set(piece, 0, piece.frames, given);
+            Act::Donate => {
+                self.set(piece, 0, piece.frames, Holding::Donated);
                 self.split_for_host[piece.region] = !piece.whole;
             }
+            Act::TopUp => pace = self.bring(course, piece),
             Act::Reclaim => pace = self.take_back(course, piece),
         }
-        if matches!(pace, Pace::Done) && course.ranged && !batch {
+        let at_end = matches!(pace, Pace::Done) || act == Act::TopUp;
+        if at_end && course.ranged && !batch {
             self.fold(layout, piece.region);
         }
         let mut after = self.pool_used(layout);
@@ -170,10 +174,41 @@ impl Memory {
         }
         course.budget.settle(before, after);
         if act == Act::TopUp {
-            course.budget.add(piece.frames);
+            let brought = match pace {
+                Pace::Done => piece.frames,
+                Pace::Stopped(frames) => frames,
+                Pace::Broken | Pace::Lacking(_) => 0,
+            };
+            course.budget.add(brought);
             self.refill(layout, &mut course.budget);
         }
         pace
+    }
+
+    /// Proves frames of one region, in steps, until an interrupt waits or one is broken: those that are good are the pool's,
+    /// the rest is the host's as before.
+    fn bring(&mut self, course: &mut Course<'_>, piece: Piece) -> Pace {
+        let (good, broken) = self.work_through(course, piece, 0);
+        let first_is_broken = broken && good == 0;
+        if good > 0 {
+            self.set(piece, 0, good, Holding::Pool);
+        }
+        if first_is_broken {
+            self.set(piece, 0, 1, Holding::Poisoned);
+        }
+        self.split_for_host[piece.region] = !piece.whole || good < piece.frames;
+        // What went piece by piece needs no descriptors once all of it is gone.
+        let whole = self.uniform(course.layout, piece.region);
+        if course.ranged && whole.is_some_and(|holding| !holding.host_reaches()) {
+            self.split_for_host[piece.region] = false;
+        }
+        if first_is_broken {
+            Pace::Broken
+        } else if good == piece.frames {
+            Pace::Done
+        } else {
+            Pace::Stopped(good)
+        }
     }
 
     /// A top-up that finds too few pages. What is kept back is made up for even so, if the pool can.
@@ -185,27 +220,31 @@ impl Memory {
         Pace::Lacking(host + el2)
     }
 
+    /// Works through a piece from its frame `from` on, step by step: how many frames are done in all, and whether the next
+    /// one is broken. If neither all are nor one is, an interrupt waits.
+    fn work_through(&self, course: &mut Course<'_>, piece: Piece, from: u64) -> (u64, bool) {
+        let mut done = from;
+        while done < piece.frames {
+            let step = course.layout.step.min(piece.frames - done);
+            let bad = (done..done + step).find(|offset| self.broken.contains(&(piece.start + offset)));
+            if let Some(offset) = bad {
+                return (offset, true);
+            }
+            done += step;
+            if done < piece.frames && course.interrupted() {
+                break;
+            }
+        }
+        (done, false)
+    }
+
     /// Zeroes donated frames of one region and gives them back: in steps, until an interrupt waits or one is broken.
     fn take_back(&mut self, course: &mut Course<'_>, piece: Piece) -> Pace {
         let parked = match self.frames[piece.index] {
             Holding::Parked { zeroed } => zeroed,
             _ => 0,
         };
-        let mut zeroed = parked;
-        let mut broken = false;
-        while zeroed < piece.frames {
-            let step = course.layout.step.min(piece.frames - zeroed);
-            let bad = (zeroed..zeroed + step).find(|offset| self.broken.contains(&(piece.start + offset)));
-            if let Some(offset) = bad {
-                zeroed = offset;
-                broken = true;
-                break;
-            }
-            zeroed += step;
-            if zeroed < piece.frames && course.interrupted() {
-                break;
-            }
-        }
+        let (zeroed, broken) = self.work_through(course, piece, parked);
         if zeroed == piece.frames {
             self.set(piece, 0, zeroed, Holding::Host);
             self.split_for_host[piece.region] |= !piece.whole;

@@ -31,6 +31,10 @@ pub(super) const LIMITS: &[Case] = &[
         broken_run_page,
     ),
     (
+        "broken memory: found before it is the pool's, and nobody's from then on",
+        broken_top_up,
+    ),
+    (
         "interrupts: a region is parked, and only the whole of it goes on",
         parked,
     ),
@@ -250,6 +254,33 @@ fn broken_run_page() {
         assert_eq!(answer.status, Status::Poisoned);
     }
     tried.destroy(vm);
+}
+
+fn broken_top_up() {
+    let mut rig = machine();
+    rig.break_frame(HOST + 40);
+    let whole = HostCall::PoolTopUp(range(HOST, 512));
+    assert_eq!(expect(&mut rig, whole, Status::Success), 40);
+    let rest = HostCall::PoolTopUp(range(HOST + 40, 472));
+    expect(&mut rig, rest, Status::Poisoned);
+    for call in [
+        HostCall::PoolTopUp,
+        HostCall::ShareHyp,
+        HostCall::UnshareHyp,
+        HostCall::DonateHyp,
+        HostCall::ReclaimHyp,
+    ] {
+        expect(&mut rig, call(range(HOST + 40, 1)), Status::Poisoned);
+    }
+    // What lies behind it has stayed the host's.
+    expect(&mut rig, HostCall::ShareHyp(range(HOST + 41, 1)), Status::Success);
+    expect(
+        &mut rig,
+        HostCall::UnshareHyp(range(HOST + 41, 1)),
+        Status::Success,
+    );
+    let behind = HostCall::PoolTopUp(range(HOST + 41, 471));
+    assert_eq!(expect(&mut rig, behind, Status::Success), 471);
 }
 
 fn parked() {

@@ -310,6 +310,7 @@ mod tests {
             TransitReason::GuestReclaim,
             TransitReason::GuestForce,
             TransitReason::GuestRelinquish,
+            TransitReason::TopUp,
         ] {
             for active in [false, true] {
                 entries.push(Entry::in_transit(Transit {

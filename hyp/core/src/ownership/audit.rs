@@ -5,7 +5,7 @@ use crate::addr::{FrameSpan, Ipa, PhysAddr};
 use crate::hardware::Hardware;
 use crate::map::{Entry, Region};
 use crate::pgtable::{self, Annotation, Descriptor, Format, Stage2Attributes};
-use crate::state::{HypUse, State};
+use crate::state::{HypUse, State, TransitReason};
 #[cfg(any(test, feature = "doubles"))]
 use crate::{hardware::TablePage, map::OwnershipMap};
 use hyp_abi::Status;
@@ -80,16 +80,8 @@ impl<H: Hardware> Ownership<'_, H> {
         }
     }
 
-    /// EL2 maps the pages of its pool and the pinned pages of the host at their own address, and no other frame
-    /// that the map knows, but for what it reserved at boot.
     fn hyp_agrees(&self, frame: FrameSpan, entry: Entry) -> bool {
-        let mapped = self.mapped_at_hyp(frame);
-        match (entry.state(), entry.hyp_use()) {
-            (State::Hyp, Some(HypUse::Boot)) => true,
-            (State::Hyp, Some(HypUse::Pool)) => mapped,
-            (State::HostSharedHyp, _) => mapped == (entry.count() > 0),
-            _ => !mapped,
-        }
+        hyp_maps(entry).is_none_or(|wanted| wanted == self.mapped_at_hyp(frame))
     }
 
     fn mapped_at_hyp(&self, frame: FrameSpan) -> bool {
@@ -115,6 +107,21 @@ impl<H: Hardware> Ownership<'_, H> {
             let index = OwnershipMap::<H::Geometry>::index_of(frame);
             region.entry(index).state() == State::Hyp
         })
+    }
+}
+
+/// EL2 maps the pages of its pool, those that are on their way there, and the pinned pages of the host at their own address,
+/// and no other frame that the map knows; `None` for what it reserved at boot.
+pub(super) fn hyp_maps(entry: Entry) -> Option<bool> {
+    match entry.state() {
+        State::Hyp if entry.hyp_use() == Some(HypUse::Boot) => None,
+        State::Hyp => Some(entry.hyp_use() == Some(HypUse::Pool)),
+        State::HostSharedHyp => Some(entry.count() > 0),
+        State::InTransit => {
+            let reason = entry.transit().map(|transit| transit.reason);
+            Some(reason == Some(TransitReason::TopUp))
+        }
+        _ => Some(false),
     }
 }
 

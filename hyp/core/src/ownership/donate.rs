@@ -2,7 +2,6 @@
 
 use super::permit::HostChange;
 use super::share::must_be_host;
-use super::spare::Source;
 use super::{Ownership, Refusal, is_ranged};
 use crate::addr::FrameSpan;
 use crate::geometry::Geometry;
@@ -27,38 +26,6 @@ impl<H: Hardware> Ownership<'_, H> {
         }
         let (batch, _) = span.split_at(BATCH_REGIONS * <H::Geometry as Geometry>::REGION_FRAMES);
         self.donate_batch(batch, given)
-    }
-
-    /// Gives frames of the host to EL2's pool. Answers how many are done. A pool that is empty takes them too: what
-    /// taking them in needs is kept back for this call, and made up from what it brings.
-    ///
-    /// # Errors
-    /// Those of [`Ownership::donate_hyp`].
-    pub fn pool_top_up(&self, span: FrameSpan) -> Result<u64, Refusal> {
-        let ranged = is_ranged(span);
-        self.each_region(span, |piece| {
-            let source = Source::PoolOrSpare;
-            let mut permit = self.check_with(piece, HostChange::Revoke, source, must_be_host)?;
-            let hyp = match self.check_hyp_map(piece.span, source) {
-                Ok(hyp) => hyp,
-                Err(refusal) => {
-                    let pages_needed = refusal.pages_needed + permit.pages_held();
-                    permit.finish(false);
-                    self.refill_spare();
-                    return Err(Refusal {
-                        pages_needed,
-                        ..refusal
-                    });
-                }
-            };
-            permit.revoke().complete(&self.hw);
-            permit.enter(Entry::hyp(HypUse::Pool));
-            hyp.map();
-            permit.finish(ranged);
-            self.hw.pool_add(piece.span);
-            self.refill_spare();
-            Ok(piece.span.frames())
-        })
     }
 
     /// One region in one commit: the lock is held over the invalidation.

@@ -1,12 +1,13 @@
 //! For tests: a frame is put in a state by hand, with the tables as that state wants them.
 
 use super::Ownership;
+use super::audit::hyp_maps;
 use super::spare::Source;
 use crate::addr::FrameSpan;
 use crate::hardware::Hardware;
 use crate::map::{Entry, OwnershipMap};
 use crate::pgtable::{Annotation, Change, IpaSpan, LargestLeaf};
-use crate::state::{HypUse, State};
+use crate::state::State;
 
 impl<H: Hardware> Ownership<'_, H> {
     /// Gives frames that are the host's the entry `entry`, as no transition would.
@@ -28,8 +29,7 @@ impl<H: Hardware> Ownership<'_, H> {
                 .expect("there are pages");
             owed.complete(&self.hw);
         }
-        let pinned = entry.state() == State::HostSharedHyp && entry.count() > 0;
-        if pinned || entry.hyp_use() == Some(HypUse::Pool) {
+        if hyp_maps(entry) == Some(true) {
             self.check_hyp_map(span, Source::Pool)
                 .expect("there are pages")
                 .map();

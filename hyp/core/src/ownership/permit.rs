@@ -133,7 +133,7 @@ impl<H: Hardware> Ownership<'_, H> {
         change: HostChange,
         judge: impl FnMut(Entry) -> Result<(), Status>,
     ) -> Result<Permit<'_, H>, Refusal> {
-        self.check_with(piece, change, Source::Pool, judge)
+        self.check_with(piece, Contingency::Whole(change), Source::Pool, judge)
     }
 
     /// [`Ownership::check`], with pages from `source`.
@@ -141,7 +141,7 @@ impl<H: Hardware> Ownership<'_, H> {
     pub(super) fn check_with(
         &self,
         piece: Piece,
-        change: HostChange,
+        change: Contingency,
         source: Source,
         judge: impl FnMut(Entry) -> Result<(), Status>,
     ) -> Result<Permit<'_, H>, Refusal> {
@@ -153,7 +153,7 @@ impl<H: Hardware> Ownership<'_, H> {
             .check(piece.first, piece.count, judge)
             .map_err(|(_, status)| status)?;
         let take = |pages| self.take_pages(pages, source);
-        self.permit(region, piece, Contingency::Whole(change), take)
+        self.permit(region, piece, change, take)
     }
 
     /// Leave to change the frames of `piece`, which were judged, in `region`, in which they lie. The pages that the change
@@ -303,6 +303,21 @@ impl<H: Hardware> Permit<'_, H> {
         };
         // Nothing was mapped there; what is owed is for a table that a block has replaced.
         self.change_host(HostChange::Grant, span).complete(self.hw);
+    }
+
+    /// Gives the host's table of the region back to the pool if the region's frames are all alike, and no longer the host's:
+    /// it may have gone piece by piece.
+    pub(super) fn fold_host(&self) {
+        let gone = |entry: Entry| !entry.state().host_may_access();
+        if self.region.uniform().is_some_and(gone)
+            && let Some(owed) = self.host.fold(
+                self.hw,
+                self.region.start().address().host_ipa(),
+                HOST_LARGEST as u8,
+            )
+        {
+            owed.complete(self.hw);
+        }
     }
 
     /// Ends the commit: folds what has become uniform, if the call was `ranged`, gives unneeded pages back, and lets

@@ -9,7 +9,7 @@ use super::permit::{HostChange, Pages, Permit};
 use super::{Ownership, Refusal, is_ranged};
 use crate::addr::{FrameSpan, PhysAddr};
 use crate::geometry::Geometry;
-use crate::hardware::Hardware;
+use crate::hardware::{ExternalAbort, Hardware};
 use crate::map::{Entry, OwnershipMap};
 use crate::state::{HypUse, Piece, State, Transit, TransitReason};
 use hyp_abi::{Counter, Status};
@@ -110,6 +110,16 @@ impl<H: Hardware> Ownership<'_, H> {
     /// Scrubs frames in transit from the one with index `from` on, at least one step, until all are done, an
     /// interrupt waits, or the memory answers with an abort.
     pub(super) fn scrub(&self, span: FrameSpan, from: u64) -> Scrubbed {
+        self.in_steps(span, from, |frames| self.hw.scrub(frames))
+    }
+
+    /// Does `work` as [`Ownership::scrub`] scrubs.
+    pub(super) fn in_steps(
+        &self,
+        span: FrameSpan,
+        from: u64,
+        work: impl Fn(FrameSpan) -> Result<(), ExternalAbort>,
+    ) -> Scrubbed {
         let mut done = from;
         while done < span.frames() {
             let step = <H::Geometry as Geometry>::STEP_FRAMES.min(span.frames() - done);
@@ -120,7 +130,7 @@ impl<H: Hardware> Ownership<'_, H> {
             else {
                 break;
             };
-            if let Err(abort) = self.hw.scrub(frames) {
+            if let Err(abort) = work(frames) {
                 let broken = abort.frame.number().saturating_sub(span.start().number());
                 return Scrubbed {
                     frames: broken.clamp(done, done + step - 1),

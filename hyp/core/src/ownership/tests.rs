@@ -1,6 +1,7 @@
 //! Every call against every state, refusals that change nothing, the order of each transition, and faults.
 
 mod aborts;
+mod broken;
 mod matrix;
 mod order;
 mod refusals;

@@ -3,6 +3,7 @@
 use super::{Layer, Mutation};
 
 const DONATE: &str = "hyp/core/src/ownership/donate.rs";
+const TOP_UP: &str = "hyp/core/src/ownership/top_up.rs";
 const RECLAIM: &str = "hyp/core/src/ownership/reclaim.rs";
 const SHARE: &str = "hyp/core/src/ownership/share.rs";
 const PERMIT: &str = "hyp/core/src/ownership/permit.rs";
@@ -51,11 +52,38 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "top-up-leaves-the-host-its-mapping",
         like: Some("donate without the host half"),
-        file: DONATE,
+        file: TOP_UP,
         find: "permit.revoke().complete(&self.hw);
-            permit.enter(Entry::hyp(HypUse::Pool));",
-        replace: "permit.enter(Entry::hyp(HypUse::Pool));",
+        permit.enter(PROVING);",
+        replace: "permit.enter(PROVING);",
         caught_by: Layer::Specification,
+    },
+    // Memory that answers with an error gets into the pool.
+    Mutation {
+        name: "top-up-without-a-proof",
+        like: None,
+        file: TOP_UP,
+        find: "let proven = self.in_steps(piece.span, 0, |frames| self.hw.prove(frames));",
+        replace: "let proven = Scrubbed { frames: piece.span.frames(), poisoned: false };",
+        caught_by: Layer::Unit,
+    },
+    // A frame that was found to be broken is the host's again.
+    Mutation {
+        name: "broken-frame-of-a-top-up-goes-back",
+        like: None,
+        file: TOP_UP,
+        find: "(poisoned, Entry::plain(State::Poisoned)),",
+        replace: "(poisoned, Entry::plain(State::Host)),",
+        caught_by: Layer::Unit,
+    },
+    // EL2 keeps its mapping of what did not get into the pool.
+    Mutation {
+        name: "top-up-leaves-el2-its-mapping",
+        like: None,
+        file: TOP_UP,
+        find: "self.unmap_at_hyp(left);",
+        replace: "let _ = left;",
+        caught_by: Layer::Unit,
     },
     // A top-up that is refused keeps the pages that it had taken.
     Mutation {
@@ -111,9 +139,9 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "top-up-completed-for-another-use",
         like: Some("wrong completer id"),
-        file: DONATE,
-        find: "permit.enter(Entry::hyp(HypUse::Pool));",
-        replace: "permit.enter(Entry::hyp(HypUse::Donated));",
+        file: TOP_UP,
+        find: "(good, Entry::hyp(HypUse::Pool)),",
+        replace: "(good, Entry::hyp(HypUse::Donated)),",
         caught_by: Layer::Specification,
     },
     // The map says that a page is EL2's while CPUs may still write to it for the host.

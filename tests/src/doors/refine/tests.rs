@@ -232,6 +232,22 @@ fn a_scrub_needs_all_its_steps() {
 }
 
 #[test]
+fn a_proof_cleans_each_frame_before_the_next_one() {
+    let steps = [
+        "dc zva x4",
+        "dc civac x64",
+        "dsb sy",
+        "dc zva x4",
+        "dc civac x64",
+        "dsb sy",
+    ];
+    let expected = [Expected::Prove { frames: 2 }];
+    needs_all(&expected, &MODEL, &steps);
+    let at_once = ["dc zva x8", "dc civac x128", "dsb sy"];
+    assert!(judge(&expected, &MODEL, &at_once).is_err());
+}
+
+#[test]
 fn descriptors_are_where_their_address_says() {
     let at = |address, level| Expected::Descriptor {
         regime: Regime::Host,

@@ -34,6 +34,7 @@ fn every_entry() -> std::vec::Vec<Entry> {
         TransitReason::Donate,
         TransitReason::Reclaim,
         TransitReason::Drain,
+        TransitReason::TopUp,
     ] {
         for active in [false, true] {
             entries.push(Entry::in_transit(Transit {

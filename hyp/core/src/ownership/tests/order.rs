@@ -147,6 +147,35 @@ fn reclaiming_scrubs_enters_and_then_grants() {
 }
 
 #[test]
+fn a_top_up_revokes_invalidates_proves_and_then_enters() {
+    for frames in [
+        span(HOST_REGION + 7, 1),
+        span(HOST_REGION + 7, 30),
+        span(HOST_REGION, 512),
+    ] {
+        let system = machine();
+        let log = logged(&system, |system| {
+            assert_eq!(system.pool_top_up(frames), Ok(frames.frames()))
+        });
+        let invalidated = log
+            .iter()
+            .rposition(|step| matches!(step, Step::Invalidate(Regime::Host, _)));
+        let proven = |step: &Step| matches!(step, Step::Prove(_));
+        let first = log.iter().position(proven);
+        let last = log.iter().rposition(proven);
+        let entered = log
+            .iter()
+            .position(|step| matches!(step, Step::Core(Event::Transition { to: 5, .. })));
+        assert!(invalidated < first && last < entered, "{frames:?}");
+        let steps = log.iter().filter_map(|step| match step {
+            Step::Prove(frames) => Some(frames.frames()),
+            _ => None,
+        });
+        assert_eq!(steps.sum::<u64>(), frames.frames());
+    }
+}
+
+#[test]
 fn draining_ends_el2s_mapping_before_it_scrubs() {
     let system = machine();
     system.pool_top_up(span(HOST_REGION + 16, 16)).unwrap();
@@ -197,7 +226,9 @@ fn nothing_is_scrubbed_under_a_lock_and_locks_are_taken_in_order() {
                     .expect("a lock is given back once");
                 held.remove(at);
             }
-            Step::Scrub(_) => assert!(held.is_empty(), "scrubbed while {held:?} are held"),
+            Step::Scrub(_) | Step::Prove(_) => {
+                assert!(held.is_empty(), "scrubbed while {held:?} are held");
+            }
             _ => {}
         }
     }

@@ -32,6 +32,7 @@ fn every_entry() -> Vec<Entry> {
         TransitReason::GuestReclaim,
         TransitReason::GuestForce,
         TransitReason::GuestRelinquish,
+        TransitReason::TopUp,
     ] {
         entries.push(Entry::in_transit(Transit {
             reason,
