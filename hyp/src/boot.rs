@@ -34,6 +34,7 @@ use core::ptr;
 use core::slice;
 use dtoolkit::fdt::Fdt;
 use hyp_core::addr::{FRAME_SIZE, PhysAddr};
+use hyp_core::hardware::TablePage;
 use hyp_core::machine::{
     BootPlan, CpuFeatures, MachineDescription, PhysRange, RefusalReason, TREE_SIZE_PREFIX, Wanted, describe,
     judge_cpu, plan, tree_size,
@@ -119,7 +120,8 @@ fn prepare(tree: PhysAddr, image: u64, tables: &mut EarlyTables) -> Result<Start
     private_area::choose(ram.chain(registers).chain(uart)).ok_or(RefusalReason::PlanOverflow)?;
 
     add_pool(&plan);
-    let root = pool::allocate().ok_or(RefusalReason::PlanOverflow)?;
+    let root = pool::allocate_for_good(FRAME_SIZE).ok_or(RefusalReason::PlanOverflow)?;
+    let root = TablePage::new(root.frame());
     set_up_cpus(&machine, &plan, &features, root.frame().address());
     machine::set_facts(facts(&machine, &plan, &features));
     // SAFETY: its data was initialized just now, and stays.

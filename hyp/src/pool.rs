@@ -3,7 +3,13 @@
 //!
 //! What EL2 reserved at boot and what the host donated are kept apart, because only the latter can be given back.
 //! Pages of the boot are used first. Heaps and lists live in the free pages themselves, so they only ever
-//! hold pages that EL2 owns and has mapped; a page is zeroed when it is handed out.
+//! hold pages that EL2 owns and has mapped; a page is zeroed when it is handed out: it may have been a table before.
+//!
+//! What the host brings was proven to answer ([`hyp_core::Hardware::prove`]). Memory may break later. A page that answers
+//! with an abort as it is zeroed is set aside, and the next one taken: it stays EL2's by the map, and in the number of the
+//! pool's pages, but is never free again, and so never the host's. It cannot become `Poisoned` here, since whoever takes a
+//! page may hold the lock of any region. A page whose first words break, where the links are, ends EL2, and so does one
+//! that breaks while it is a table, a node or the home of a VM: no call could go on without what was in it.
 
 #![expect(unsafe_code, reason = "hands memory to an allocator and takes it back")]
 
@@ -12,9 +18,11 @@ use crate::hardware::Machine;
 use buddy_system_allocator::Heap;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
+use hyp_abi::Counter;
+use hyp_core::Hardware;
 use hyp_core::addr::{FRAME_SIZE, Frame, FrameSpan, PhysAddr};
 use hyp_core::hardware::TablePage;
-use hyp_core::pool::{Blocks, Stock};
+use hyp_core::pool::{Blocks, Stock, sound_or_another};
 use spin::Mutex;
 
 /// Blocks up to 2 MiB are kept whole.
@@ -114,17 +122,10 @@ pub(crate) unsafe fn add(frames: FrameSpan) {
     unsafe { heap.add_to_heap(start, start + frames.bytes() as usize) };
 }
 
-/// A zeroed page, or `None` if there is none. Takes the same time however many are free.
+/// A zeroed page, or `None` if there is none. Takes the same time however many are free. Not to be called before the data
+/// of this CPU is installed: what is set aside is counted there.
 pub(crate) fn allocate() -> Option<TablePage> {
-    let mut pool = POOL.lock();
-    let page = pool
-        .boot
-        .take_page(&Machine)
-        .or_else(|| pool.donated.take_page(&Machine))?;
-    pool.free -= 1;
-    drop(pool);
-    zero(page.frame(), 1);
-    Some(page)
+    zeroed(take_page()?, 1, take_page_again)
 }
 
 /// `frames` zeroed pages side by side, a power of two up to [`MAX_TAKEN`], aligned to their whole size; `None` if there
@@ -133,6 +134,35 @@ pub(crate) fn allocate_block(frames: u64) -> Option<TablePage> {
     if frames == 1 {
         return allocate();
     }
+    zeroed(take_block(frames)?, frames, || take_block_again(frames))
+}
+
+// In two copies: the one that is taken in place of a broken one must not cost all the others a call.
+#[cold]
+#[inline(never)]
+fn take_page_again() -> Option<Frame> {
+    take_page()
+}
+
+#[inline(always)]
+fn take_page() -> Option<Frame> {
+    let mut pool = POOL.lock();
+    let page = pool
+        .boot
+        .take_page(&Machine)
+        .or_else(|| pool.donated.take_page(&Machine))?;
+    pool.free -= 1;
+    Some(page.frame())
+}
+
+#[cold]
+#[inline(never)]
+fn take_block_again(frames: u64) -> Option<Frame> {
+    take_block(frames)
+}
+
+#[inline(always)]
+fn take_block(frames: u64) -> Option<Frame> {
     let mut pool = POOL.lock();
     let first = pool.take_block(frames).or_else(|| {
         let joined = [pool.boot.join(&Machine), pool.donated.join(&Machine)];
@@ -143,17 +173,36 @@ pub(crate) fn allocate_block(frames: u64) -> Option<TablePage> {
         }
     })?;
     pool.free -= frames;
-    drop(pool);
-    zero(first, frames);
-    Some(TablePage::new(first))
+    Some(first)
 }
 
-/// Zeroes what was just taken.
-fn zero(first: Frame, frames: u64) {
+/// The block of `frames` frames that begins with `first`, zeroed; or another of as many that `take` gives, if it is broken.
+#[inline(always)]
+fn zeroed(first: Frame, frames: u64, take: impl FnMut() -> Option<Frame>) -> Option<TablePage> {
+    let zero = |first| zero(first, frames);
+    let aside = |first, broken| set_aside(first, frames, broken);
+    sound_or_another(first, take, zero, aside).map(TablePage::new)
+}
+
+/// Zeroes what was just taken, or answers the frame that answered with an abort.
+#[inline(always)]
+fn zero(first: Frame, frames: u64) -> Result<(), Frame> {
     let start = first.address().value();
     // SAFETY: the pages came from the pool, so they are mapped and nobody else has them.
-    unsafe { cache::zero(start, start + frames * FRAME_SIZE) }
-        .expect("EL2's own memory answered with an abort");
+    unsafe { cache::zero(start, start + frames * FRAME_SIZE) }.map_err(|at| {
+        let broken = first.checked_add(at.saturating_sub(start) / FRAME_SIZE);
+        broken.unwrap_or(first)
+    })
+}
+
+/// Takes back what was just taken, but for the frame of it that is broken: nobody gets that any more.
+#[cold]
+#[inline(never)]
+fn set_aside(first: Frame, frames: u64, broken: Frame) {
+    Machine.count(Counter::PoolPagesBroken, 1);
+    let mut pool = POOL.lock();
+    pool.free += frames - 1;
+    pool.stock_of(first).give_around(&Machine, first, frames, broken);
 }
 
 /// Takes a page back. Takes the same time however many are free.
@@ -200,7 +249,8 @@ pub(crate) fn pages() -> (u64, u64) {
     (pool.free, pool.total)
 }
 
-/// Room for something that stays for good: `bytes` bytes in whole pages, in one piece, zeroed.
+/// Room for something that stays for good: `bytes` bytes in whole pages, in one piece, zeroed. For the boot, which ends
+/// where the memory that it reserved answers with an abort.
 pub(crate) fn allocate_for_good(bytes: u64) -> Option<PhysAddr> {
     let frames = bytes.div_ceil(FRAME_SIZE).max(1).next_power_of_two();
     let size = (frames * FRAME_SIZE) as usize;
@@ -209,6 +259,7 @@ pub(crate) fn allocate_for_good(bytes: u64) -> Option<PhysAddr> {
     let block = pool.boot.blocks().0.alloc(layout).ok()?;
     pool.free -= frames;
     drop(pool);
-    zero(frame_of(block), frames);
-    Some(frame_of(block).address())
+    let first = frame_of(block);
+    zero(first, frames).expect("what the boot reserved answers");
+    Some(first.address())
 }

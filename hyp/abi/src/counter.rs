@@ -48,11 +48,13 @@ pub enum Counter {
     GuestCallsRefused = 19,
     /// Stage-2 aborts of guests.
     GuestAborts = 20,
+    /// Pages of the pool that answered with an external abort as they were taken. Nobody gets them any more.
+    PoolPagesBroken = 21,
 }
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: usize = 21;
+    pub const COUNT: usize = 22;
 
     /// All counters, in the order of their numbers.
     pub fn all() -> impl Iterator<Item = Self> {

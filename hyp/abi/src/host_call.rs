@@ -335,7 +335,8 @@ pub enum Statistic {
     FramesOther = 4,
     /// Pages that are free in EL2's pool.
     PoolFree = 5,
-    /// Pages that EL2's pool was ever given and has not given back, free and used.
+    /// Pages that EL2's pool was ever given and has not given back, free and used. One that broke in the pool counts as
+    /// used ([`Counter::PoolPagesBroken`](crate::Counter::PoolPagesBroken)).
     PoolTotal = 6,
     /// Bytes that Freehold reserved at boot.
     ReservedBytes = 7,

@@ -21,6 +21,44 @@ pub trait Blocks {
 /// How many waiting pages are joined at once: whoever wants a block waits for no more.
 pub const JOINED: u64 = 256;
 
+/// The block that begins with `first`, which was just taken, or else the first one of those that `take` gives: whichever
+/// `zero` can zero. `None` if there is none. Blocks are named by their first frame.
+///
+/// Memory may break while it is in the pool. `zero` answers the first frame that answered with an external abort: with it,
+/// the block goes to `set_aside`, which must not give that frame back to where `take` finds it.
+#[inline(always)]
+pub fn sound_or_another(
+    first: Frame,
+    take: impl FnMut() -> Option<Frame>,
+    zero: impl Fn(Frame) -> Result<(), Frame>,
+    mut set_aside: impl FnMut(Frame, Frame),
+) -> Option<Frame> {
+    match zero(first) {
+        Ok(()) => Some(first),
+        Err(broken) => {
+            set_aside(first, broken);
+            another(take, zero, set_aside)
+        }
+    }
+}
+
+/// Apart, so that whoever meets nothing broken does not pay for a loop.
+#[cold]
+#[inline(never)]
+fn another(
+    mut take: impl FnMut() -> Option<Frame>,
+    zero: impl Fn(Frame) -> Result<(), Frame>,
+    mut set_aside: impl FnMut(Frame, Frame),
+) -> Option<Frame> {
+    loop {
+        let first = take()?;
+        match zero(first) {
+            Ok(()) => return Some(first),
+            Err(broken) => set_aside(first, broken),
+        }
+    }
+}
+
 /// Frames in blocks and in single pages, all free.
 #[derive(Debug)]
 pub struct Stock<B> {
@@ -52,6 +90,14 @@ impl<B: Blocks> Stock<B> {
     /// Takes a page back. It is in no table, and no TLB leads to it.
     pub fn give_page<H: Hardware>(&mut self, hw: &H, page: TablePage) {
         self.waiting.push(hw, page);
+    }
+
+    /// Takes the frames of a block back, but for one that is broken.
+    pub fn give_around<H: Hardware>(&mut self, hw: &H, first: Frame, frames: u64, broken: Frame) {
+        let block = (0..frames).filter_map(|index| first.checked_add(index));
+        for frame in block.filter(|frame| *frame != broken) {
+            self.give_page(hw, TablePage::new(frame));
+        }
     }
 
     /// Joins pages that wait to blocks, [`JOINED`] at most, the last that came first. Answers whether any waited.

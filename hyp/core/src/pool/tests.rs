@@ -4,6 +4,7 @@ use super::*;
 use crate::addr::FrameSpan;
 use crate::double::Machine;
 use crate::geometry::Tiny;
+use core::cell::RefCell;
 use std::collections::BTreeSet;
 use std::vec::Vec;
 
@@ -102,4 +103,50 @@ fn pages_that_wait_become_blocks_when_they_are_joined_a_bounded_number_at_once()
     assert!(stock.join(&hw));
     assert!(!stock.join(&hw), "no page waits any more");
     assert_eq!(stock.blocks().free.len() as u64, FRAMES - 16);
+}
+
+#[test]
+fn a_frame_that_breaks_in_the_pool_is_never_handed_out_and_its_neighbors_are() {
+    for frames in [1, 4, 16] {
+        let (hw, stock) = stock();
+        let all: Vec<_> = stock.blocks.free.iter().copied().collect();
+        let broken: BTreeSet<_> = [0, 1, 5, 300].map(|index| all[index]).into();
+        let stock = RefCell::new(stock);
+        let aside = RefCell::new(BTreeSet::new());
+        let block_of = |first| FrameSpan::new(first, frames).unwrap().iter();
+        let take = || stock.borrow_mut().blocks().take(frames);
+        let take_sound = || {
+            sound_or_another(
+                take()?,
+                take,
+                |first| match block_of(first).find(|frame| broken.contains(frame)) {
+                    Some(frame) => Err(frame),
+                    None => Ok(()),
+                },
+                |first, frame| {
+                    assert!(aside.borrow_mut().insert(frame), "{frame:?} is aside already");
+                    stock.borrow_mut().give_around(&hw, first, frames, frame);
+                },
+            )
+        };
+        let mut taken = BTreeSet::new();
+        loop {
+            match take_sound() {
+                Some(first) => taken.extend(block_of(first)),
+                None if stock.borrow_mut().join(&hw) => {}
+                None => break,
+            }
+        }
+        assert!(taken.is_disjoint(&broken));
+        let left: BTreeSet<_> = take_all(&hw, &mut stock.borrow_mut())
+            .iter()
+            .map(|page| page.frame())
+            .collect();
+        let aside = aside.into_inner();
+        assert!(aside.is_subset(&broken), "only what is broken is set aside");
+        assert_eq!(taken.len() + left.len() + aside.len(), all.len());
+        if frames == 1 {
+            assert_eq!(aside, broken);
+        }
+    }
 }

@@ -85,6 +85,15 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         replace: "let _ = left;",
         caught_by: Layer::Unit,
     },
+    // A frame that broke in the pool is handed out again.
+    Mutation {
+        name: "broken-page-goes-back-to-the-pool",
+        like: None,
+        file: "hyp/core/src/pool.rs",
+        find: "block.filter(|frame| *frame != broken)",
+        replace: "block.filter(|_| broken == broken)",
+        caught_by: Layer::Unit,
+    },
     // A top-up that is refused keeps the pages that it had taken.
     Mutation {
         name: "refused-top-up-keeps-pages",
