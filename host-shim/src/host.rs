@@ -78,31 +78,45 @@ impl<K: Kernel> Host<K> {
         let mut order = pages.min(1 << MAX_ORDER).next_power_of_two().trailing_zeros() as u8;
         while missing > 0 {
             match self.source.allocate(Purpose::Hypervisor, order, Contents::Any) {
-                Ok(allocated) => self.give(Block::new(allocated.pfn, order))?,
+                Ok(allocated) => {
+                    let given = self.give(Block::new(allocated.pfn, order))?;
+                    missing = missing.saturating_sub(given);
+                }
                 Err(_) if order > 0 => {
                     order -= 1;
                     continue;
                 }
                 Err(error) => return Err(error),
             }
-            missing = missing.saturating_sub(1 << order);
         }
         Ok(())
     }
 
-    /// Gives EL2's pool a block of the source's.
-    fn give(&self, block: Block) -> Result<(), Error> {
-        let pfn = block.pfn;
-        let given = self.hypervisor.pool_top_up(block.range());
-        let end = pfn.number()
-            + given
-                .as_ref()
-                .map_or_else(|error| error.done, |()| block.frames());
-        self.given.lock().insert(pfn.number()..end);
-        given.map_err(|error| {
-            self.free_frames(end, pfn.number() + block.frames());
-            error.into()
-        })
+    /// Gives EL2's pool a block of the source's. Returns how many frames of it: those that turn out to be broken are lost, to
+    /// the source too.
+    fn give(&self, block: Block) -> Result<u64, Error> {
+        let start = block.pfn.number();
+        let end = start + block.frames();
+        let (mut at, mut lost) = (start, 0);
+        while at < end {
+            let rest = FrameRange::new(at * hyp_abi::FRAME_SIZE, end - at);
+            let given = self.hypervisor.pool_top_up(rest);
+            let done = given.map_or_else(|error| error.done, |()| rest.frames);
+            self.given.lock().insert(at..at + done);
+            at += done;
+            match given {
+                Ok(()) => {}
+                Err(error) if error.error.status() == Some(Status::Poisoned) => {
+                    at += 1;
+                    lost += 1;
+                }
+                Err(error) => {
+                    self.free_frames(at, end);
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(block.frames() - lost)
     }
 
     /// Takes back what EL2's pool does not use, and frees it. Returns how many frames.
@@ -251,7 +265,7 @@ impl<K: Kernel> Host<K> {
                 .source
                 .allocate(Purpose::Hypervisor, self.batch_order, Contents::Any)
         {
-            return self.give(Block::new(allocated.pfn, self.batch_order));
+            return self.give(Block::new(allocated.pfn, self.batch_order)).map(drop);
         }
         self.supply(pages.max(1 << BATCH_ORDER))
             .or_else(|_| self.supply(pages.max(1)))

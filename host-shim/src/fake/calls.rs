@@ -24,8 +24,15 @@ fn refuse<T>(status: Status) -> Result<T, (Status, u64)> {
 impl State {
     pub(super) fn judge(&mut self, call: HostCall) -> Answer {
         match call {
-            HostCall::PoolTopUp(range) => self.ranged(range, |state, frame, _| {
+            HostCall::PoolTopUp(range) => self.ranged(range, |state, frame, index| {
                 state.expect(frame, Owner::Host)?;
+                if state.broken.contains(&frame) {
+                    // The caller meets it alone.
+                    if index == 0 {
+                        state.set(frame, Owner::Poisoned);
+                    }
+                    return refuse(Status::Poisoned);
+                }
                 state.set(frame, Owner::Pool);
                 state.scrub(frame);
                 state.pool.push(frame);

@@ -1,7 +1,7 @@
 //! What happens when there is no memory, at every place where some is wanted.
 
 use super::support::*;
-use crate::fake::Act;
+use crate::fake::{Act, Owner};
 use crate::memfd::{MemfdFlags, PartialPunch};
 use crate::provider::{CarveOut, Source};
 use crate::vcpu::{Entry, PinnedPolicy};
@@ -183,6 +183,32 @@ fn what_the_pool_refuses_is_free_again() {
     let error = machine.host.supply(8).unwrap_err();
     assert_eq!(error.status(), Some(Status::SharedWithHyp));
     machine.assert_nothing_left();
+}
+
+#[test]
+fn a_frame_that_breaks_on_its_way_to_the_pool_is_lost_and_no_other() {
+    for broken in [0, 3, 7] {
+        let machine = Machine::new();
+        // Which frames come next is the source's affair; it gives the same ones again.
+        let block = machine
+            .source()
+            .allocate(
+                crate::account::Purpose::Hypervisor,
+                3,
+                crate::provider::Contents::Any,
+            )
+            .unwrap();
+        let pfn = Pfn::new(block.pfn.number() + broken).unwrap();
+        let block = crate::Block::new(block.pfn, 3);
+        machine.source().free(crate::account::Purpose::Hypervisor, block);
+        machine.fake.break_frame(pfn);
+        machine.host.supply(8).unwrap();
+        assert!(machine.host.given_frames() >= 8);
+        assert_eq!(machine.fake.owner(pfn), Owner::Poisoned);
+        let given = machine.host.given_frames();
+        assert_eq!(machine.host.drain(), Ok(given));
+        assert_eq!(machine.fake.taken(), 1, "the broken one is nobody's");
+    }
 }
 
 #[test]
