@@ -14,6 +14,7 @@ mod memory;
 mod patience;
 mod pins;
 mod races;
+mod renew;
 mod slots;
 pub(crate) mod support;
 mod walk;

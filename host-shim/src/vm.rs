@@ -8,6 +8,7 @@ mod end;
 mod fault;
 mod identity;
 mod launch;
+mod renew;
 mod slot;
 
 pub(crate) use identity::Identity;
@@ -55,7 +56,7 @@ impl<K: Kernel> Vm<K> {
         let handle = host.call(None, || {
             hypervisor.create_vm(config.flags, config.vcpus, config.ipa_bits)
         })?;
-        let core = Identity::new(host, handle, config.flags, config.ipa_bits);
+        let core = Identity::new(host, handle, config);
         // What fails from here on drops the VM.
         let vm = Self { core: Arc::new(core) };
         for range in &config.memory {
@@ -111,6 +112,7 @@ impl<K: Kernel> Vm<K> {
             return Err(error);
         }
         self.core.run_pages.lock().push(page);
+        self.core.vcpus.lock().push((index, page));
         Ok(Vcpu::new(Arc::clone(&self.core), index, page))
     }
 
@@ -188,8 +190,14 @@ impl<K: Kernel> Vm<K> {
     pub fn launch(&self, entry: u64, argument: u64) -> Result<(), Error> {
         self.core
             .call(|vm| self.core.host().hypervisor().launch(vm, entry, argument))?;
-        self.core.set_launched();
+        self.core.set_launched(true);
         Ok(())
+    }
+
+    /// Whether it is launched.
+    #[must_use]
+    pub fn is_launched(&self) -> bool {
+        self.core.is_launched()
     }
 
     /// The launch digest.

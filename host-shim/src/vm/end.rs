@@ -23,6 +23,23 @@ impl<K: Kernel> Identity<K> {
         if self.gone.load(Ordering::SeqCst) {
             return Ok(());
         }
+        let slots = self.retire()?;
+        if self.is_protected() {
+            // The guest may have given up what it had, and nobody took it.
+            for slot in &slots {
+                self.each_private(slot, |hold, run| self.take(hold, run, true))?;
+            }
+        }
+        self.gone.store(true, Ordering::SeqCst);
+        let adopted = core::mem::take(&mut *self.adopted.lock());
+        drop(adopted);
+        self.free_run_pages();
+        Ok(())
+    }
+
+    /// Takes from EL2's VM whatever it has of the host's, and then EL2 has it no more. Returns the slots that it had. In any
+    /// case it can be called again.
+    pub(super) fn retire(&self) -> Result<Vec<Arc<Slot<K>>>, Error> {
         let slots: Vec<Arc<Slot<K>>> = self.slots.lock().all().map(Arc::clone).collect();
         match self.destroy() {
             Ok(()) => {}
@@ -40,17 +57,7 @@ impl<K: Kernel> Identity<K> {
             }
             Err(error) => return Err(error),
         }
-        if self.is_protected() {
-            // The guest may have given up what it had, and nobody took it.
-            for slot in &slots {
-                self.each_private(slot, |hold, run| self.take(hold, run, true))?;
-            }
-        }
-        self.gone.store(true, Ordering::SeqCst);
-        let adopted = core::mem::take(&mut *self.adopted.lock());
-        drop(adopted);
-        self.free_run_pages();
-        Ok(())
+        Ok(slots)
     }
 
     /// Ends it if nobody wants it and it is still there.

@@ -1,5 +1,6 @@
 //! A VM's identity: what everybody holds on to who must find it, even when it has died.
 
+use super::VmConfig;
 use super::slot::{Slot, Slots};
 use crate::host::Host;
 use crate::memfd::{Debt, Inode};
@@ -17,6 +18,7 @@ pub(crate) struct Identity<K: Kernel> {
     host: Arc<Host<K>>,
     number: u64,
     flags: VmFlags,
+    max_vcpus: u64,
     ipa_bits: u64,
     handle: AtomicU64,
     launched: AtomicBool,
@@ -30,17 +32,20 @@ pub(crate) struct Identity<K: Kernel> {
     pub(super) adopted: Mutex<K, Vec<Arc<Inode<K>>>>,
     pub(super) debts: Mutex<K, Vec<Debt<K>>>,
     pub(super) run_pages: Mutex<K, Vec<Pfn>>,
+    /// The vCPUs, by index, and the page that each passes to EL2.
+    pub(super) vcpus: Mutex<K, Vec<(u64, Pfn)>>,
     /// How many pages that the guest gave up were taken.
     pub(super) taken: AtomicU64,
 }
 
 impl<K: Kernel> Identity<K> {
-    pub(super) fn new(host: &Arc<Host<K>>, handle: VmHandle, flags: VmFlags, ipa_bits: u64) -> Self {
+    pub(super) fn new(host: &Arc<Host<K>>, handle: VmHandle, config: &VmConfig) -> Self {
         Self {
             host: Arc::clone(host),
             number: host.next_vm(),
-            flags,
-            ipa_bits,
+            flags: config.flags,
+            max_vcpus: config.vcpus,
+            ipa_bits: config.ipa_bits,
             handle: AtomicU64::new(handle.to_register()),
             launched: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
@@ -50,6 +55,7 @@ impl<K: Kernel> Identity<K> {
             adopted: Mutex::<K, _>::new(Vec::new()),
             debts: Mutex::<K, _>::new(Vec::new()),
             run_pages: Mutex::<K, _>::new(Vec::new()),
+            vcpus: Mutex::<K, _>::new(Vec::new()),
             taken: AtomicU64::new(0),
         }
     }
@@ -69,6 +75,10 @@ impl<K: Kernel> Identity<K> {
 
     pub(crate) const fn is_protected(&self) -> bool {
         self.flags.contains(VmFlags::PROTECTED)
+    }
+
+    pub(super) const fn max_vcpus(&self) -> u64 {
+        self.max_vcpus
     }
 
     pub(super) const fn ipa_bits(&self) -> u64 {
@@ -91,8 +101,8 @@ impl<K: Kernel> Identity<K> {
         self.launched.load(Ordering::SeqCst)
     }
 
-    pub(super) fn set_launched(&self) {
-        self.launched.store(true, Ordering::SeqCst);
+    pub(super) fn set_launched(&self, launched: bool) {
+        self.launched.store(launched, Ordering::SeqCst);
     }
 
     pub(crate) fn is_doomed(&self) -> bool {
