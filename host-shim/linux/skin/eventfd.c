@@ -7,8 +7,31 @@
 #include <linux/poll.h>
 #include <linux/version.h>
 #include <linux/wait.h>
+#include <linux/workqueue.h>
 
 #include "freehold.h"
+
+/* What the Rust half keeps. Set before anybody can listen. */
+static void *module;
+
+/* Somebody has closed an eventfd that is listened at. */
+static void sweep(struct work_struct *unused)
+{
+	fhr_sweep(module);
+}
+
+static DECLARE_WORK(sweeping, sweep);
+
+void eventfd_start(void *its_module)
+{
+	module = its_module;
+}
+
+void eventfd_stop(void)
+{
+	/* Nobody listens any more, and a sweep may be under way. */
+	cancel_work_sync(&sweeping);
+}
 
 struct listener {
 	struct eventfd_ctx *eventfd;
@@ -52,8 +75,11 @@ static int wake(wait_queue_entry_t *entry, unsigned int mode, int sync, void *ke
 		eventfd_ctx_do_read(listener->eventfd, &count);
 		fhr_hear(listener->ear);
 	}
-	if (events & EPOLLHUP)
+	if (events & EPOLLHUP) {
 		WRITE_ONCE(listener->closed, true);
+		/* To forget it takes a task. */
+		schedule_work(&sweeping);
+	}
 	return 0;
 }
 

@@ -57,6 +57,8 @@ int fhr_fault(void *object, unsigned long page, struct vm_fault *fault);
 int fhr_fallocate(void *object, unsigned int mode, u64 offset, u64 length);
 /* Whether what fh_seat_wait() waits for is ready. Does not sleep. */
 bool fhr_ready(void *context);
+/* The last descriptor of something that is listened at was closed. In a task, some time later. */
+void fhr_sweep(void *module);
 /* Somebody has signalled what is listened at. Interrupts are off, and locks may be held. */
 void fhr_hear(void *ear);
 
@@ -135,6 +137,9 @@ int die_start(void *module);
 void die_stop(void);
 
 /* eventfd.c */
+/* For the skin itself. */
+void eventfd_start(void *module);
+void eventfd_stop(void);
 /* A reference, to be put. */
 int fh_eventfd_get(int descriptor, struct eventfd_ctx **eventfd);
 void fh_eventfd_put(struct eventfd_ctx *eventfd);

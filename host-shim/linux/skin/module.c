@@ -143,6 +143,7 @@ static int __init freehold_init(void)
 	result = fhr_start(&module);
 	if (result)
 		goto no_module;
+	eventfd_start(module);
 	result = timer_start();
 	if (result)
 		goto no_timer;
@@ -178,6 +179,7 @@ static void __exit freehold_exit(void)
 	misc_deregister(&system_device);
 	die_stop();
 	timer_stop();
+	eventfd_stop();
 	fhr_stop(module);
 	file_stop();
 	check_memory();

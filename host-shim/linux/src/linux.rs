@@ -142,7 +142,8 @@ pub trait Linux: Kernel + Clone {
     /// Those of [`Linux::eventfd`].
     fn listen(&self, descriptor: i32, ear: Arc<dyn Ear>) -> Result<(Self::Eventfd, Self::Listener), Errno>;
 
-    /// Whether the last descriptor of what is listened at is closed: nothing is heard any more. Does not sleep.
+    /// Whether the last descriptor of what is listened at is closed: nothing is heard any more. Does not sleep. Each time
+    /// that this comes true the kernel has [`crate::kvm::System::sweep`] called, by a task.
     fn is_closed(&self, listener: &Self::Listener) -> bool;
 
     /// Writes a line to the kernel's log. Does not sleep.

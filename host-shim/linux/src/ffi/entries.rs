@@ -169,6 +169,17 @@ unsafe extern "C" fn fhr_hear(ear: *mut c_void) {
     ear.hear();
 }
 
+/// Something that is listened at was closed for the last time.
+///
+/// # Safety
+/// [`fhr_start`] made it, and it is not stopped before this returns.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fhr_sweep(module: Module) {
+    // SAFETY: by the caller's promise.
+    let system = unsafe { system(module) };
+    system.sweep();
+}
+
 /// A page of a mapping is touched.
 ///
 /// # Safety

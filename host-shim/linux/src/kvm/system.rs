@@ -139,6 +139,13 @@ impl<L: Linux> System<L> {
         self.vms.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
+    /// Forgets the eventfds that VMs listen at and nobody has any more. Called after each that was closed.
+    pub fn sweep(&self) {
+        for vm in self.vms() {
+            vm.wires().sweep();
+        }
+    }
+
     /// Takes a VM that nobody has any more, and could not be ended.
     pub(super) fn leave(&self, vm: host_shim::Vm<L>) {
         self.remains.lock().push(vm);

@@ -139,8 +139,8 @@ impl<L: Linux> Wires<L> {
         if self.interrupts.vgic().is_none() {
             return Err(Errno::AGAIN);
         }
-        // Those of eventfds that nobody has any more.
-        self.remove(|irqfd| linux.is_closed(&irqfd.listener));
+        // It may be about to be forgotten.
+        self.sweep();
         let descriptor = asked.fd.cast_signed();
         let eventfd = linux.eventfd(descriptor)?;
         let resamples = asked.flags & IRQFD_RESAMPLE != 0;
@@ -181,6 +181,12 @@ impl<L: Linux> Wires<L> {
             listener,
         });
         Ok(0)
+    }
+
+    /// Forgets the eventfds that nobody has any more.
+    pub(in crate::kvm) fn sweep(&self) {
+        let linux = &self.interrupts.linux;
+        self.remove(|irqfd| linux.is_closed(&irqfd.listener));
     }
 
     fn remove(&self, is_meant: impl Fn(&Irqfd<L>) -> bool) {
