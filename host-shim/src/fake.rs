@@ -50,6 +50,8 @@ pub enum Owner {
 enum Life {
     Created,
     Launched,
+    /// The guest has ended itself.
+    Off,
     Dying,
 }
 
@@ -101,6 +103,7 @@ pub(crate) struct State {
     vms: BTreeMap<u8, FakeVm>,
     next_generation: u32,
     split: BTreeSet<u64>,
+    interrupt: bool,
     broken: BTreeSet<u64>,
     refusals: VecDeque<(CallId, Status)>,
     meanwhile: Vec<Meanwhile>,
@@ -142,6 +145,7 @@ impl Fake {
             vms: BTreeMap::new(),
             next_generation: 0,
             split: BTreeSet::new(),
+            interrupt: false,
             broken: BTreeSet::new(),
             refusals: VecDeque::new(),
             meanwhile: Vec::new(),
@@ -235,6 +239,11 @@ impl Fake {
     /// Does something just before the next call of that kind.
     pub fn before_next(&self, call: CallId, act: impl FnOnce() + Send + 'static) {
         self.state().meanwhile.push(Meanwhile(call, Box::new(act)));
+    }
+
+    /// An interrupt waits: the next run ends before its guest does anything.
+    pub fn interrupt(&self) {
+        self.state().interrupt = true;
     }
 
     /// Gives a frame a memory error that shows when it is scrubbed.

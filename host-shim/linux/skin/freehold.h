@@ -68,8 +68,6 @@ void fhr_hear(void *ear);
 /* Whether an HVC is safe, and Freehold is said to be there. */
 bool fh_has_freehold(void);
 unsigned int fh_cpus(void);
-/* Bits of a physical address. */
-unsigned int fh_address_bits(void);
 /* Writes a line to the log; the level is the kernel's. */
 void fh_log(int level, const u8 *text, size_t length);
 void __noreturn fh_panic(const u8 *text, size_t length);
@@ -109,6 +107,9 @@ void fh_lock_wake(unsigned long *word);
 void fh_relax(void);
 
 /* wait.c: where a task waits, and is found when it is to leave a guest. */
+/* For the skin itself. */
+void wait_start(void);
+void wait_stop(void);
 struct seat *fh_seat_create(void);
 void fh_seat_free(struct seat *seat);
 /* The caller takes it, or leaves it. */
@@ -118,10 +119,15 @@ int fh_seat_wait(struct seat *seat, bool fatal_signals_only, u64 nanoseconds, vo
 /* The others, too, in any context. */
 void fh_seat_wake(struct seat *seat);
 void fh_seat_interrupt(struct seat *seat);
+/* Has an interrupt wait for this CPU, whose interrupts are off. It does nothing. */
+void fh_interrupt_here(void);
 unsigned long fh_interrupts_off(void);
 void fh_interrupts_restore(unsigned long flags);
 bool fh_has_signal(void);
 bool fh_is_killed(void);
+/* Blocks these signals of the caller's and no others, until the second is called. */
+void fh_block_signals(u64 signals);
+void fh_unblock_signals(void);
 bool fh_is_cpu_wanted(void);
 void fh_reschedule(void);
 /* CNTVCT_EL0 and CNTFRQ_EL0. */

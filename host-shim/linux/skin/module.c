@@ -13,7 +13,6 @@
 #include <linux/of.h>
 #include <linux/printk.h>
 #include <linux/seq_file.h>
-#include <asm/sysreg.h>
 #include <asm/virt.h>
 
 #include "freehold.h"
@@ -90,15 +89,6 @@ unsigned int fh_cpus(void)
 	return num_online_cpus();
 }
 
-unsigned int fh_address_bits(void)
-{
-	/* ID_AA64MMFR0_EL1.PARange (DDI 0487, D24.2). */
-	static const u8 bits[] = { 32, 36, 40, 42, 44, 48, 52 };
-	unsigned int range = read_sysreg(id_aa64mmfr0_el1) & 0xf;
-
-	return bits[min_t(unsigned int, range, ARRAY_SIZE(bits) - 1)];
-}
-
 void fh_log(int level, const u8 *text, size_t length)
 {
 	switch (level) {
@@ -144,6 +134,7 @@ static int __init freehold_init(void)
 	if (result)
 		goto no_module;
 	eventfd_start(module);
+	wait_start();
 	result = timer_start();
 	if (result)
 		goto no_timer;
@@ -181,6 +172,7 @@ static void __exit freehold_exit(void)
 	timer_stop();
 	eventfd_stop();
 	fhr_stop(module);
+	wait_stop();
 	file_stop();
 	check_memory();
 }

@@ -2,7 +2,9 @@
 /*
  * Tasks that wait, and tasks that run guests: how they are woken, and brought back.
  */
+#include <linux/irq_work.h>
 #include <linux/irqflags.h>
+#include <linux/percpu.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
@@ -65,6 +67,37 @@ void fh_seat_interrupt(struct seat *seat)
 	rcu_read_unlock();
 }
 
+static void nothing(struct irq_work *unused)
+{
+}
+
+/* Done in an interrupt on every kernel, which a CPU sends itself. */
+static DEFINE_PER_CPU(struct irq_work, here);
+
+void wait_start(void)
+{
+	unsigned int cpu;
+
+	/* Not where they are defined: the module loader fills in no addresses in what each CPU has. */
+	for_each_possible_cpu(cpu)
+		*per_cpu_ptr(&here, cpu) = IRQ_WORK_INIT_HARD(nothing);
+}
+
+void fh_interrupt_here(void)
+{
+	irq_work_queue(this_cpu_ptr(&here));
+	/* The interrupt is on its way before the guest is entered. */
+	isb();
+}
+
+void wait_stop(void)
+{
+	unsigned int cpu;
+
+	for_each_possible_cpu(cpu)
+		irq_work_sync(per_cpu_ptr(&here, cpu));
+}
+
 unsigned long fh_interrupts_off(void)
 {
 	unsigned long flags;
@@ -86,6 +119,23 @@ bool fh_has_signal(void)
 bool fh_is_killed(void)
 {
 	return fatal_signal_pending(current);
+}
+
+void fh_block_signals(u64 signals)
+{
+	sigset_t set;
+
+	BUILD_BUG_ON(sizeof(set) != sizeof(signals));
+	memcpy(&set, &signals, sizeof(set));
+	sigdelsetmask(&set, sigmask(SIGKILL) | sigmask(SIGSTOP));
+	/* What the task had blocked is kept in a place where the kernel looks before it throws a signal away. */
+	sigprocmask(SIG_SETMASK, &set, &current->real_blocked);
+}
+
+void fh_unblock_signals(void)
+{
+	sigprocmask(SIG_SETMASK, &current->real_blocked, NULL);
+	sigemptyset(&current->real_blocked);
 }
 
 bool fh_is_cpu_wanted(void)

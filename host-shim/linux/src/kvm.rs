@@ -13,6 +13,30 @@
 //! - [`abi`]: the numbers and structures of the interface.
 //! - [`memory`]: frames from the kernel's allocator, and who pays for them.
 //! - [`statistics`]: what is told under `/sys/kernel/debug/freehold`.
+//!
+//! # The life of a VM
+//!
+//! EL2 has a VM from `KVM_CREATE_VM` on. It is launched by the first `KVM_RUN` of a vCPU that is on; of a protected one, by
+//! that of vCPU 0. Until then slots, devices and registers are user space's to set up.
+//!
+//! The registers of a protected VM's vCPUs are then its own: `KVM_GET_ONE_REG`, `KVM_SET_ONE_REG`, `KVM_ARM_VCPU_INIT` and a
+//! change by `KVM_SET_MP_STATE` are refused with EPERM, and CPU interfaces of the controller are not there (ENXIO). Of what
+//! was set before, Freehold takes PC and x0 of vCPU 0.
+//!
+//! A guest that ends itself (PSCI SYSTEM_OFF, SYSTEM_RESET) does so with all its vCPUs, which are off then, and as if they began anew.
+//! `KVM_RUN` tells it once, and waits for a signal from then on. A VM that is not protected is launched again by the first
+//! `KVM_RUN` of a vCPU that was turned on since, by `KVM_ARM_VCPU_INIT` or `KVM_SET_MP_STATE`; its memory is as the guest
+//! and user space have left it. A protected VM is not: what its guest had is zeroed before anybody else sees it, so there is
+//! nothing that it could begin with, and user space makes another VM.
+//!
+//! # What is otherwise than KVM has it
+//!
+//! - `KVM_ARM_SET_COUNTER_OFFSET` and the register `KVM_REG_ARM_TIMER_CNT` are about the virtual counter. The physical one
+//!   is the machine's for every guest. Neither is there for a protected VM.
+//! - Guests have the pointer authentication that the machine has, whether `KVM_ARM_VCPU_INIT` asks for it or not.
+//! - Guests have no physical timer, performance monitor, debug registers or registers of 32-bit modes other than the SPSRs,
+//!   and those hold what they are set to.
+//! - MIDR_EL1, REVIDR_EL1 and CTR_EL0 are the machine's, and not among the registers that are listed.
 #![forbid(unsafe_code)]
 
 pub mod abi;

@@ -34,9 +34,6 @@ pub trait Linux: Kernel + Clone {
     /// How many CPUs are online.
     fn cpus(&self) -> u32;
 
-    /// How many bits a physical address has on this machine.
-    fn address_bits(&self) -> u32;
-
     /// Copies bytes from the caller's address space.
     ///
     /// # Errors
@@ -114,11 +111,21 @@ pub trait Linux: Kernel + Clone {
     /// context.
     fn interrupt(&self, seat: &Self::Seat);
 
+    /// Has an interrupt wait for this CPU, whose interrupts are off: it comes, and is nothing, once they are on.
+    fn interrupt_here(&self);
+
     /// Does something with the interrupts of this CPU off: it neither sleeps nor is preempted. Called in any context.
     fn uninterrupted(&self, work: &mut dyn FnMut());
 
     /// Whether a signal waits for the caller. Does not sleep.
     fn has_signal(&self) -> bool;
+
+    /// Has all signals wait that have a bit set, but those that always come, and the others come, until
+    /// [`Linux::unblock_signals`]. What the caller had blocked before is not lost meanwhile. (Bit n is signal n + 1.)
+    fn block_signals(&self, signals: u64);
+
+    /// The caller's signals are blocked as they were.
+    fn unblock_signals(&self);
 
     /// Whether another task wants the CPU. Does not sleep.
     fn is_cpu_wanted(&self) -> bool;

@@ -50,6 +50,9 @@ impl Fake {
         let slot = self.state().enter(register, index)?;
         let (reason, values) = loop {
             let mut state = self.state();
+            if core::mem::take(&mut state.interrupt) {
+                break (ExitReason::Interrupt, [0; 7]);
+            }
             let vcpu = state.vms.get_mut(&slot).unwrap().vcpus.get_mut(&index).unwrap();
             let Some(act) = vcpu.program.front().cloned() else {
                 break (ExitReason::Interrupt, [0; 7]);
@@ -78,6 +81,9 @@ impl Fake {
                 }
                 Outcome::Leave(reason, values) => {
                     vcpu.program.pop_front();
+                    if matches!(reason, ExitReason::SystemOff | ExitReason::SystemReset) {
+                        vm.life = Life::Off;
+                    }
                     break (reason, values);
                 }
             }

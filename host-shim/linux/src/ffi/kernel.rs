@@ -213,11 +213,6 @@ impl Linux for Skin {
         unsafe { skin::fh_cpus() }
     }
 
-    fn address_bits(&self) -> u32 {
-        // SAFETY: it only looks.
-        unsafe { skin::fh_address_bits() }
-    }
-
     fn copy_from_user(&self, address: u64, into: &mut [u8]) -> Result<(), Errno> {
         // SAFETY: the destination is that long; the kernel checks the address.
         done(unsafe { skin::fh_copy_from_user(into.as_mut_ptr(), address, into.len()) })
@@ -347,6 +342,11 @@ impl Linux for Skin {
         unsafe { skin::fh_seat_interrupt(seat.0) };
     }
 
+    fn interrupt_here(&self) {
+        // SAFETY: the caller has interrupts off.
+        unsafe { skin::fh_interrupt_here() };
+    }
+
     fn uninterrupted(&self, work: &mut dyn FnMut()) {
         // SAFETY: they are restored below, on the same CPU.
         let flags = unsafe { skin::fh_interrupts_off() };
@@ -358,6 +358,16 @@ impl Linux for Skin {
     fn has_signal(&self) -> bool {
         // SAFETY: it only looks.
         unsafe { skin::fh_has_signal() }
+    }
+
+    fn block_signals(&self, signals: u64) {
+        // SAFETY: they are unblocked by the same task.
+        unsafe { skin::fh_block_signals(signals) };
+    }
+
+    fn unblock_signals(&self) {
+        // SAFETY: they were blocked by the same task.
+        unsafe { skin::fh_unblock_signals() };
     }
 
     fn is_cpu_wanted(&self) -> bool {

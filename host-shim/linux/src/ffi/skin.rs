@@ -8,7 +8,6 @@ pub(super) type Object = *mut c_void;
 unsafe extern "C" {
     pub(super) fn fh_has_freehold() -> bool;
     pub(super) fn fh_cpus() -> c_uint;
-    pub(super) fn fh_address_bits() -> c_uint;
     pub(super) fn fh_log(level: c_int, text: *const u8, length: usize);
     pub(super) fn fh_panic(text: *const u8, length: usize) -> !;
 
@@ -54,10 +53,13 @@ unsafe extern "C" {
     -> c_int;
     pub(super) fn fh_seat_wake(seat: *mut c_void);
     pub(super) fn fh_seat_interrupt(seat: *mut c_void);
+    pub(super) fn fh_interrupt_here();
     pub(super) fn fh_interrupts_off() -> c_ulong;
     pub(super) fn fh_interrupts_restore(flags: c_ulong);
     pub(super) fn fh_has_signal() -> bool;
     pub(super) fn fh_is_killed() -> bool;
+    pub(super) fn fh_block_signals(signals: u64);
+    pub(super) fn fh_unblock_signals();
     pub(super) fn fh_is_cpu_wanted() -> bool;
     pub(super) fn fh_reschedule();
     pub(super) fn fh_counter() -> u64;

@@ -69,6 +69,11 @@ pub const GET_REG_LIST: u32 = with::<u64>(READ | WRITE, 0xB0);
 /// `KVM_ARM_VCPU_FINALIZE`. Argument: a number.
 pub const ARM_VCPU_FINALIZE: u32 = with::<u32>(WRITE, 0xC2);
 
+/// `KVM_SET_SIGNAL_MASK`. Argument: how many bytes, and as many with a bit for each signal.
+pub const SET_SIGNAL_MASK: u32 = with::<u32>(WRITE, 0x8B);
+/// `KVM_ARM_SET_COUNTER_OFFSET`. Argument: a [`CounterOffset`].
+pub const ARM_SET_COUNTER_OFFSET: u32 = with::<CounterOffset>(WRITE, 0xB5);
+
 /// A slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
@@ -149,6 +154,8 @@ bitflags::bitflags! {
         const HAS_EL2 = 1 << 7;
         /// The same, without VHE.
         const HAS_EL2_E2H0 = 1 << 8;
+        /// Authentication of pointers.
+        const PTRAUTH = Self::PTRAUTH_ADDRESS.bits() | Self::PTRAUTH_GENERIC.bits();
     }
 }
 
@@ -160,6 +167,16 @@ pub struct OneReg {
     pub id: u64,
     /// The caller's address of the value.
     pub address: u64,
+}
+
+/// How much less the guest's counter is than the machine's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct CounterOffset {
+    /// Ticks.
+    pub offset: u64,
+    /// Zero.
+    pub reserved: u64,
 }
 
 /// `KVM_MP_STATE_RUNNABLE`: it runs, or could.
@@ -180,6 +197,10 @@ mod tests {
         assert_eq!((GET_MP_STATE, SET_MP_STATE), (0x8004_AE98, 0x4004_AE99));
         assert_eq!((GET_ONE_REG, SET_ONE_REG), (0x4010_AEAB, 0x4010_AEAC));
         assert_eq!((ARM_VCPU_INIT, ARM_PREFERRED_TARGET), (0x4020_AEAE, 0x8020_AEAF));
+        assert_eq!(
+            (SET_SIGNAL_MASK, ARM_SET_COUNTER_OFFSET),
+            (0x4004_AE8B, 0x4010_AEB5)
+        );
         assert_eq!((GET_REG_LIST, ARM_VCPU_FINALIZE), (0xC008_AEB0, 0x4004_AEC2));
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! What is not in the table is not there, and the answer is 0, as KVM's is.
 
+use super::System;
 use super::interrupts::routes::MAX_LINES;
 use crate::Linux;
 use host_shim::memfd::MemfdFlags;
-use hyp_abi::vm::{IPA_BITS, MAX_VCPUS};
+use hyp_abi::vm::MAX_VCPUS;
 
 /// A capability, by KVM's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,18 +32,26 @@ pub enum Capability {
     ArmPsci02 = 102,
     CheckExtensionVm = 105,
     IoeventfdAnyLength = 122,
+    VcpuAttributes = 127,
     MaxVcpuId = 128,
     ImmediateExit = 136,
     ArmVmIpaSize = 165,
+    ArmPtrauthAddress = 171,
+    ArmPtrauthGeneric = 172,
     ArmIrqLineLayout2 = 174,
+    CounterOffset = 227,
     UserMemory2 = 231,
     MemoryFaultInfo = 232,
     GuestMemfd = 234,
     GuestMemfdFlags = 244,
 }
 
-/// Every capability that has an answer other than 0.
-pub const ALL: [Capability; 27] = [
+/// Every capability that can have an answer other than 0.
+pub const ALL: [Capability; 31] = [
+    Capability::VcpuAttributes,
+    Capability::ArmPtrauthAddress,
+    Capability::ArmPtrauthGeneric,
+    Capability::CounterOffset,
     Capability::Irqchip,
     Capability::IrqRouting,
     Capability::Irqfd,
@@ -72,8 +81,9 @@ pub const ALL: [Capability; 27] = [
     Capability::GuestMemfdFlags,
 ];
 
-/// The answer for the capability of that number.
-pub fn check(linux: &impl Linux, number: u64) -> u64 {
+/// The answer for the capability of that number, for a VM that is protected or not. Where there is no VM yet, KVM's answer
+/// is that for a VM of the usual kind.
+pub fn check<L: Linux>(system: &System<L>, protected: bool, number: u64) -> u64 {
     let Some(capability) = ALL.into_iter().find(|capability| *capability as u64 == number) else {
         return 0;
     };
@@ -97,17 +107,15 @@ pub fn check(linux: &impl Linux, number: u64) -> u64 {
         | Capability::DeviceCtrl
         | Capability::EnableCapVm
         | Capability::IoeventfdAnyLength
+        | Capability::VcpuAttributes
         | Capability::ArmIrqLineLayout2 => 1,
+        Capability::ArmPtrauthAddress | Capability::ArmPtrauthGeneric => system.registers().keys.into(),
+        Capability::CounterOffset => (!protected).into(),
         Capability::IrqRouting => MAX_LINES.into(),
         Capability::GuestMemfdFlags => MemfdFlags::all().bits(),
-        Capability::NrVcpus => u64::from(linux.cpus()).min(MAX_VCPUS as u64),
+        Capability::NrVcpus => u64::from(system.linux().cpus()).min(MAX_VCPUS as u64),
         Capability::MaxVcpus | Capability::MaxVcpuId => MAX_VCPUS as u64,
         Capability::NrMemslots => host_shim::vm::MAX_SLOTS.into(),
-        Capability::ArmVmIpaSize => ipa_limit(linux),
+        Capability::ArmVmIpaSize => system.support().max_ipa_bits.into(),
     }
-}
-
-/// The most bits that a VM's addresses can have.
-pub fn ipa_limit(linux: &impl Linux) -> u64 {
-    u64::from(linux.address_bits()).min(*IPA_BITS.end())
 }

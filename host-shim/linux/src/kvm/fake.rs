@@ -37,6 +37,8 @@ struct State {
     log: Vec<(Level, String)>,
     counter: u64,
     signal: bool,
+    /// The signals that a run has blocked.
+    blocked: Option<u64>,
 }
 
 struct Held(Arc<dyn Descriptor>);
@@ -71,6 +73,7 @@ impl Machine {
             log: Vec::new(),
             counter: 0,
             signal: false,
+            blocked: None,
         };
         Self {
             el2: Fake::new(),
@@ -250,10 +253,6 @@ impl Linux for Machine {
         2
     }
 
-    fn address_bits(&self) -> u32 {
-        44
-    }
-
     fn copy_from_user(&self, address: u64, into: &mut [u8]) -> Result<(), Errno> {
         into.copy_from_slice(&self.state().user[user(address, into.len())?]);
         Ok(())
@@ -363,12 +362,28 @@ impl Linux for Machine {
 
     fn interrupt(&self, _: &Seat) {}
 
+    fn interrupt_here(&self) {
+        self.el2.interrupt();
+    }
+
     fn uninterrupted(&self, work: &mut dyn FnMut()) {
         work();
     }
 
     fn has_signal(&self) -> bool {
-        self.state().signal
+        let state = self.state();
+        // The signal that there is, is the first.
+        state.signal && state.blocked.unwrap_or(0) & 1 == 0
+    }
+
+    fn block_signals(&self, signals: u64) {
+        let before = self.state().blocked.replace(signals);
+        assert_eq!(before, None, "signals are blocked twice");
+    }
+
+    fn unblock_signals(&self) {
+        let before = self.state().blocked.take();
+        assert!(before.is_some(), "signals were not blocked");
     }
 
     fn is_cpu_wanted(&self) -> bool {

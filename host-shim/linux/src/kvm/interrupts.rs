@@ -22,6 +22,7 @@ use super::{Controller, Place};
 use crate::{Errno, Linux};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
 use host_shim::sync::Mutex;
 use host_shim::vcpu::{Entry, Interrupts as Exited};
 use host_shim::vgic::attributes::{self, VgicDevice};
@@ -40,6 +41,8 @@ pub struct Interrupts<L: Linux> {
     linux: L,
     places: Arc<Places<L>>,
     device: Once<VgicDevice>,
+    /// Which interrupt the virtual timers of the vCPUs have.
+    timer: AtomicU32,
     routes: IrqLock<L, Routes>,
     resamplers: IrqLock<L, Vec<Resampler<L>>>,
     /// The vCPUs in the order in which they came. Held by whoever makes, sets up or starts the device.
@@ -61,6 +64,7 @@ impl<L: Linux> Wires<L> {
                 linux: linux.clone(),
                 places,
                 device: Once::new(),
+                timer: AtomicU32::new(27),
                 routes: IrqLock::new(linux, Routes::default()),
                 resamplers: IrqLock::new(linux, Vec::new()),
                 order: Mutex::<L, _>::new(Vec::new()),
@@ -89,6 +93,16 @@ impl<L: Linux> Interrupts<L> {
     /// The controller, if it is made.
     pub fn vgic(&self) -> Option<&Vgic> {
         self.device()?.vgic()
+    }
+
+    /// Which interrupt the virtual timers have.
+    pub fn timer(&self) -> u32 {
+        self.timer.load(Ordering::Relaxed)
+    }
+
+    /// Says which, of a VM that has not begun: a private one.
+    pub fn set_timer(&self, interrupt: u32) {
+        self.timer.store(interrupt, Ordering::Relaxed);
     }
 
     /// Makes the device, of a VM that has not begun.
@@ -157,7 +171,10 @@ impl<L: Linux> Controller for Interrupts<L> {
     fn start(&self) -> Result<(), Errno> {
         let _order = self.order.lock();
         match self.device() {
-            Some(device) => device.start().map(drop).map_err(errno),
+            Some(device) => {
+                let (vgic, _) = device.start().map_err(errno)?;
+                vgic.set_timer(self.timer()).map_err(|_| Errno::INVAL)
+            }
             None => Ok(()),
         }
     }

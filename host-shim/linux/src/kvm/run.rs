@@ -9,7 +9,7 @@ use host_shim::vcpu::Entry;
 use host_shim::vgic::VcpuSet;
 use host_shim::{Error, Exit};
 use hyp_abi::run_page::WaitKind;
-use hyp_abi::{FRAME_SIZE, Status};
+use hyp_abi::{FRAME_SIZE, Status, VcpuRegister};
 
 /// What a guest is told about its last exit when it runs next. It is kept until it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,11 @@ pub(super) enum Answer {
 }
 
 impl Answer {
+    /// Something was done for the guest, of which its registers do not tell yet.
+    const fn is_done(self) -> bool {
+        matches!(self, Self::Loaded(_) | Self::Stored | Self::NoService)
+    }
+
     fn entry(self) -> Entry {
         let entry = Entry::new();
         match self {
@@ -42,6 +47,15 @@ impl Answer {
             Self::NoService => entry.served([hyp_abi::guest_call::NOT_SUPPORTED.cast_unsigned(), 0, 0, 0]),
         }
     }
+}
+
+/// For how long a guest is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    /// Until it exits.
+    Exit,
+    /// Until what was done for it has taken effect.
+    Settled,
 }
 
 /// What is done about an exit.
@@ -70,14 +84,37 @@ impl<L: Linux> Vcpu<L> {
                 .unwrap_or(0);
             state.answer = Answer::Loaded(self.page.loaded() & mask);
         }
-        if self.page.is_exit_wanted() {
-            return self.interrupted();
-        }
         let linux = self.vm.linux();
         linux.occupy(self.place.seat(), true);
-        let result = self.begin(state).and_then(|()| self.cycle(state));
+        let mut result = if self.page.is_exit_wanted() {
+            self.interrupted()
+        } else {
+            self.begin().and_then(|()| self.cycle(state))
+        };
+        if result == Err(Errno::INTR) {
+            result = self.settle(state);
+        }
         linux.occupy(self.place.seat(), false);
         result
+    }
+
+    /// Before a run ends for a signal, or because user space wants it: what was done for the guest takes effect in its
+    /// registers, so that user space can save them. It does not go on meanwhile, as an interrupt waits when it is entered.
+    /// Where an interrupt takes its time the guest may, and what it wants then is told as ever.
+    fn settle(&self, state: &mut State<L>) -> Result<(), Errno> {
+        while state.answer.is_done() && self.vm.is_launched() && state.launch == self.vm.launches() {
+            let Ok(exit) = self.enter_guest(state, Until::Settled) else {
+                // It is off, or its guest has ended itself.
+                break;
+            };
+            state.answer = Answer::None;
+            match exit.map(|exit| self.deal(exit)) {
+                Some(Next::Run(answer)) => state.answer = answer,
+                Some(Next::Wait) | None => {}
+                Some(next @ (Next::Tell(..) | Next::Fail(..))) => return self.conclude(state, next),
+            }
+        }
+        self.interrupted()
     }
 
     fn interrupted(&self) -> Result<(), Errno> {
@@ -85,17 +122,25 @@ impl<L: Linux> Vcpu<L> {
         Err(Errno::INTR)
     }
 
-    /// Waits until the vCPU may run for the first time. The VM is launched by its vCPU 0, as that is where it begins.
-    fn begin(&self, state: &State<L>) -> Result<(), Errno> {
-        if self.vm.is_launched() {
+    /// Waits until the VM is launched. A protected one is by its vCPU 0, where it begins; others by whichever is on.
+    fn begin(&self) -> Result<(), Errno> {
+        let vm = &self.vm;
+        if vm.is_launched() {
             return Ok(());
         }
-        if self.index == 0 && !self.is_off(state) {
-            return self
-                .vm
-                .launch(state.registers.entry(), state.registers.argument());
+        let can_begin = !vm.is_protected() || self.index == 0 && !vm.has_begun();
+        let (off, entry, argument) = {
+            let own = self.own.lock();
+            let (pc, x0) = (VcpuRegister::Pc, VcpuRegister::General(0));
+            (own.off, own.get(pc), own.get(x0))
+        };
+        if can_begin && !off {
+            return vm.launch(entry, argument).or_else(|errno| match errno {
+                Errno::INTR => self.interrupted(),
+                errno => Err(errno),
+            });
         }
-        self.wait(None, &mut || self.vm.is_launched())
+        self.wait(None, &mut || vm.is_launched())
     }
 
     /// Waits at the vCPU's place; a signal ends the command.
@@ -114,18 +159,26 @@ impl<L: Linux> Vcpu<L> {
             if linux.has_signal() {
                 return self.interrupted();
             }
+            if state.launch != self.vm.launches() {
+                // What the guest of before was to get.
+                state.launch = self.vm.launches();
+                state.answer = Answer::None;
+            }
             let times_on = self.place.times_on();
-            let exit = match self.enter_guest(state) {
+            let exit = match self.enter_guest(state, Until::Exit) {
                 Ok(Some(exit)) => exit,
                 Ok(None) => continue,
                 Err(error) if error.status() == Some(Status::VcpuOff) => {
                     state.off = Some(times_on);
-                    self.wait(None, &mut || self.place.times_on() != times_on)?;
+                    self.wait(None, &mut || {
+                        self.place.times_on() != times_on || !self.vm.is_launched()
+                    })?;
                     continue;
                 }
-                // It turned itself off, and no vCPU of it ever runs again.
-                Err(Error::WrongState) if self.vm.is_over() => {
-                    self.wait(None, &mut || false)?;
+                // The guest has ended itself: whoever was told of it says so. No vCPU runs before the next launch.
+                Err(Error::WrongState) => {
+                    self.wait(None, &mut || !self.vm.is_launched())?;
+                    self.begin()?;
                     continue;
                 }
                 Err(error) => return Err(error.into()),
@@ -135,23 +188,31 @@ impl<L: Linux> Vcpu<L> {
             match self.deal(exit) {
                 Next::Run(answer) => state.answer = answer,
                 Next::Wait => self.wait_for_interrupt(state)?,
-                Next::Tell(exit, answer) => {
-                    state.answer = answer;
-                    self.page.exit(exit);
-                    return Ok(());
-                }
-                Next::Fail(exit, errno) => {
-                    if let Some(exit) = exit {
-                        self.page.exit(exit);
-                    }
-                    return Err(errno);
-                }
+                next @ (Next::Tell(..) | Next::Fail(..)) => return self.conclude(state, next),
             }
         }
     }
 
+    /// Ends the command as an exit wants it.
+    fn conclude(&self, state: &mut State<L>, next: Next) -> Result<(), Errno> {
+        match next {
+            Next::Tell(exit, answer) => {
+                state.answer = answer;
+                self.page.exit(exit);
+                Ok(())
+            }
+            Next::Fail(exit, errno) => {
+                if let Some(exit) = exit {
+                    self.page.exit(exit);
+                }
+                Err(errno)
+            }
+            Next::Run(_) | Next::Wait => Ok(()),
+        }
+    }
+
     /// Runs the guest once, if nothing speaks against it.
-    fn enter_guest(&self, state: &mut State<L>) -> Result<Option<Exit>, Error> {
+    fn enter_guest(&self, state: &mut State<L>, until: Until) -> Result<Option<Exit>, Error> {
         let (vm, linux, place) = (&self.vm, self.vm.linux(), &self.place);
         let (answer, index) = (state.answer, self.index as usize);
         let controller = vm.controller();
@@ -163,8 +224,13 @@ impl<L: Linux> Vcpu<L> {
                 if let Some(controller) = controller {
                     entry = controller.enter(index, entry);
                 }
-                if !place.is_asked() && !linux.has_signal() && !linux.is_cpu_wanted() {
-                    enter(&entry);
+                match until {
+                    Until::Exit if place.is_asked() || linux.has_signal() || linux.is_cpu_wanted() => {}
+                    Until::Exit => enter(&entry),
+                    Until::Settled => {
+                        linux.interrupt_here();
+                        enter(&entry);
+                    }
                 }
                 place.come_out();
             });
@@ -325,7 +391,11 @@ impl<L: Linux> Vcpu<L> {
         if controller.is_none() && interrupts.timer_is_due() {
             return Ok(());
         }
-        let deadline = interrupts.timer_deadline();
+        let deadline = interrupts.timer_deadline().map(|deadline| {
+            // In the machine's time.
+            let left = deadline.saturating_sub(vm.guest_time());
+            linux.counter().saturating_add(left)
+        });
         self.wait(deadline, &mut || {
             let mut pending = false;
             if let Some(controller) = controller {

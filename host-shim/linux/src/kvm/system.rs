@@ -1,6 +1,7 @@
 //! `/dev/kvm`, and what the module has as a whole.
 
 use super::memory::{Ledger, Pages, Usage};
+use super::register::Choice;
 use super::{Vm, abi, capability};
 use crate::linux::Level;
 use crate::{Errno, Linux};
@@ -39,6 +40,7 @@ pub struct System<L: Linux> {
     pages: Arc<Pages<L>>,
     total: Arc<Usage>,
     support: GuestSupport,
+    registers: Choice,
     vms: Mutex<L, Vec<Weak<Vm<L>>>>,
     /// VMs that nobody has any more, and that could not be ended: they are tried again.
     remains: Mutex<L, Vec<host_shim::Vm<L>>>,
@@ -63,6 +65,7 @@ impl<L: Linux> System<L> {
             return Err(Refusal::NoVms);
         }
         let support = hypervisor.guest_support().map_err(Refusal::NoAnswer)?;
+        let registers = Choice::of_machine(&hypervisor, &support).map_err(Refusal::NoAnswer)?;
         let total = Arc::new(Usage::default());
         let pages = Arc::new(Pages::new(linux.clone()));
         let ledger = Arc::new(Ledger::new(Arc::clone(&pages), None, Arc::clone(&total)));
@@ -73,6 +76,7 @@ impl<L: Linux> System<L> {
         Ok(Arc::new(Self {
             host: Host::with_batches(linux.clone(), ledger.source(), REGION_ORDER),
             support,
+            registers,
             linux,
             pages,
             total,
@@ -127,6 +131,11 @@ impl<L: Linux> System<L> {
     /// What guests can be.
     pub const fn support(&self) -> &GuestSupport {
         &self.support
+    }
+
+    /// The registers that the vCPUs of VMs have here that are not protected.
+    pub(super) const fn registers(&self) -> Choice {
+        self.registers
     }
 
     /// What is in use, of all VMs together.
@@ -195,7 +204,7 @@ impl<L: Linux> System<L> {
             abi::GET_API_VERSION | abi::GET_VCPU_MMAP_SIZE if argument != 0 => Err(Errno::INVAL),
             abi::GET_API_VERSION => Ok(abi::API_VERSION),
             abi::GET_VCPU_MMAP_SIZE => Ok(FRAME_SIZE),
-            abi::CHECK_EXTENSION => Ok(capability::check(&self.linux, argument)),
+            abi::CHECK_EXTENSION => Ok(capability::check(self, false, argument)),
             abi::CREATE_VM => self.create_vm(argument),
             _ => Err(Errno::NOTTY),
         }

@@ -3,5 +3,7 @@
 mod devices;
 mod doorbells;
 mod irqfds;
+mod registers;
+mod resets;
 mod run;
 mod system;

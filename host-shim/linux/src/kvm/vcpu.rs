@@ -1,12 +1,20 @@
 //! vCPUs: what `KVM_CREATE_VCPU` makes.
 
-use super::register::{self, Registers};
+mod interface;
+mod power;
+mod registers;
+mod timer;
+
+pub(super) use interface::Unseen;
+
+use super::register::Own;
 use super::run::Answer;
 use super::run_page::RunPage;
-use super::{Place, Vm, abi, read_user, write_user};
+use super::{Place, Vm, abi, read_user};
 use crate::linux::Signals;
 use crate::{Descriptor, Errno, Linux};
 use abi::Features;
+use abi::devices::{GET_DEVICE_ATTR, HAS_DEVICE_ATTR, SET_DEVICE_ATTR};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::{Deref, DerefMut};
@@ -19,6 +27,8 @@ pub struct Vcpu<L: Linux> {
     pub(super) index: u64,
     pub(super) page: RunPage<L>,
     pub(super) place: Arc<Place<L>>,
+    /// Its registers while EL2 has none of them. Whoever has the state takes it, and whoever launches the VM.
+    pub(super) own: Mutex<L, Own>,
     state: Mutex<L, State<L>>,
     /// Where those wait who want the state.
     door: L::Seat,
@@ -31,17 +41,27 @@ pub struct Vcpu<L: Linux> {
 pub(super) struct State<L: Linux> {
     pub(super) shim: host_shim::Vcpu<L>,
     pub(super) features: Option<Features>,
-    pub(super) registers: Registers,
     /// What the guest gets when it runs next.
     pub(super) answer: Answer,
+    /// Which launch of the VM the answer belongs to.
+    pub(super) launch: u64,
     /// It is off, unless it was turned on more often than that.
     pub(super) off: Option<u64>,
+    /// The signals that wait while it runs, if not those that the task has blocked.
+    pub(super) signals: Option<u64>,
 }
 
 /// The state, and the door for the next.
 pub(super) struct Inside<'a, L: Linux> {
     vcpu: &'a Vcpu<L>,
     state: Option<lock_api::MutexGuard<'a, L::Lock, State<L>>>,
+}
+
+impl<L: Linux> Inside<'_, L> {
+    /// The index of the vCPU.
+    pub(super) fn index(&self) -> usize {
+        self.vcpu.index as usize
+    }
 }
 
 impl<L: Linux> Deref for Inside<'_, L> {
@@ -97,12 +117,14 @@ impl<L: Linux> Vm<L> {
             index,
             page,
             place: Arc::new(Place::new(linux)),
+            own: Mutex::<L, _>::new(Own::new(index, false)),
             state: Mutex::<L, _>::new(State {
                 shim,
                 features: None,
-                registers: Registers::new(),
                 answer: Answer::None,
+                launch: 0,
                 off: None,
+                signals: None,
             }),
             door: linux.seat(),
             vm: Arc::clone(self),
@@ -125,13 +147,19 @@ impl<L: Linux> Vm<L> {
         made
     }
 
-    /// Does something while no vCPU runs or is commanded, or is told that one is.
-    pub(super) fn at_rest<R>(&self, work: impl FnOnce(bool) -> R) -> R {
-        let vcpus: Vec<_> = (self.vcpus.iter())
+    /// The vCPUs that there are.
+    pub(super) fn all_vcpus(&self) -> Vec<Arc<Vcpu<L>>> {
+        self.vcpus
+            .iter()
             .filter_map(|vcpu| vcpu.get()?.upgrade())
-            .collect();
-        let inside: Option<Vec<_>> = vcpus.iter().map(|vcpu| vcpu.try_enter()).collect();
-        work(inside.is_some())
+            .collect()
+    }
+
+    /// Does something with all vCPUs while none runs or is commanded; without them if one is.
+    pub(super) fn at_rest<R>(&self, work: impl FnOnce(Option<&mut [Inside<'_, L>]>) -> R) -> R {
+        let vcpus = self.all_vcpus();
+        let mut inside: Option<Vec<_>> = vcpus.iter().map(|vcpu| vcpu.try_enter()).collect();
+        work(inside.as_deref_mut())
     }
 }
 
@@ -155,35 +183,6 @@ impl<L: Linux> Vcpu<L> {
         Ok(Inside { vcpu: self, state })
     }
 
-    /// `KVM_ARM_VCPU_INIT`.
-    fn init(&self, argument: u64) -> Result<u64, Errno> {
-        let wanted: abi::VcpuInit = read_user(self.vm.linux(), argument)?;
-        let mut state = self.enter()?;
-        let [features, rest @ ..] = wanted.features;
-        let features = Features::from_bits(features)
-            .filter(|_| rest == [0; 6])
-            .ok_or(Errno::NOENT)?;
-        if wanted.target != abi::TARGET_GENERIC_V8
-            || !(Features::POWER_OFF | Features::PSCI_0_2).contains(features)
-        {
-            return Err(Errno::INVAL);
-        }
-        let unlike = |before: Features| (before ^ features).contains(Features::PSCI_0_2);
-        if state.features.is_some_and(unlike) {
-            return Err(Errno::INVAL);
-        }
-        if self.vm.is_launched() {
-            // EL2 begins a vCPU once, and again only for the guest itself.
-            return Err(Errno::BUSY);
-        }
-        state.features = Some(features);
-        state.registers = Registers::new();
-        state.off = features
-            .contains(Features::POWER_OFF)
-            .then(|| self.place.times_on());
-        Ok(0)
-    }
-
     fn initialized(&self) -> Result<Inside<'_, L>, Errno> {
         let state = self.enter()?;
         if state.features.is_none() {
@@ -192,102 +191,40 @@ impl<L: Linux> Vcpu<L> {
         Ok(state)
     }
 
+    /// `KVM_SET_SIGNAL_MASK`: which signals wait while the vCPU runs.
+    fn set_signals(&self, argument: u64) -> Result<u64, Errno> {
+        let linux = self.vm.linux();
+        let signals = match argument {
+            0 => None,
+            _ => {
+                let bytes: u32 = read_user(linux, argument)?;
+                if bytes as usize != size_of::<u64>() {
+                    return Err(Errno::INVAL);
+                }
+                Some(read_user(linux, argument.checked_add(4).ok_or(Errno::FAULT)?)?)
+            }
+        };
+        self.enter()?.signals = signals;
+        Ok(0)
+    }
+
+    /// `KVM_RUN`, with the signals blocked that are to wait.
+    fn run_signalled(&self, state: &mut State<L>) -> Result<(), Errno> {
+        let Some(signals) = state.signals else {
+            return self.run(state);
+        };
+        let linux = self.vm.linux();
+        linux.block_signals(signals);
+        let result = self.run(state);
+        linux.unblock_signals();
+        result
+    }
+
     /// `KVM_ARM_VCPU_FINALIZE`: none of the features that there are wants it.
     fn finalize(&self, argument: u64) -> Result<u64, Errno> {
         let _: u32 = read_user(self.vm.linux(), argument)?;
         self.initialized()?;
         Err(Errno::INVAL)
-    }
-
-    /// `KVM_GET_REG_LIST`.
-    fn list_registers(&self, argument: u64) -> Result<u64, Errno> {
-        let linux = self.vm.linux();
-        let _state = self.initialized()?;
-        let places: u64 = read_user(linux, argument)?;
-        let count = register::names().count() as u64;
-        write_user(linux, argument, &count)?;
-        if places < count {
-            return Err(Errno::TOOBIG);
-        }
-        for (index, name) in (1..).zip(register::names()) {
-            let address = argument.checked_add(index * 8).ok_or(Errno::FAULT)?;
-            write_user(linux, address, &name)?;
-        }
-        Ok(0)
-    }
-
-    /// The registers, while they are user space's.
-    fn registers(&self) -> Result<Inside<'_, L>, Errno> {
-        let state = self.initialized()?;
-        if self.vm.is_launched() {
-            // A protected guest's are its own. Those of others are EL2's.
-            return Err(Errno::PERM);
-        }
-        Ok(state)
-    }
-
-    /// `KVM_GET_ONE_REG`.
-    fn get_register(&self, argument: u64) -> Result<u64, Errno> {
-        let linux = self.vm.linux();
-        let register: abi::OneReg = read_user(linux, argument)?;
-        let value = self.registers()?.registers.get(register.id, self.index)?;
-        let bytes = value.get(..register::size_of(register.id)).ok_or(Errno::INVAL)?;
-        linux.copy_to_user(register.address, bytes)?;
-        Ok(0)
-    }
-
-    /// `KVM_SET_ONE_REG`.
-    fn set_register(&self, argument: u64) -> Result<u64, Errno> {
-        let linux = self.vm.linux();
-        let register: abi::OneReg = read_user(linux, argument)?;
-        let mut state = self.registers()?;
-        // What there is not is told before where its value is.
-        state.registers.get(register.id, self.index)?;
-        let mut value = register::Value::default();
-        let bytes = value
-            .get_mut(..register::size_of(register.id))
-            .ok_or(Errno::INVAL)?;
-        linux.copy_from_user(register.address, bytes)?;
-        state.registers.set(register.id, self.index, &value)?;
-        Ok(0)
-    }
-
-    /// `KVM_GET_MP_STATE`.
-    fn get_mp_state(&self, argument: u64) -> Result<u64, Errno> {
-        let state = self.enter()?;
-        let mp_state = if self.is_off(&state) {
-            abi::MP_STATE_STOPPED
-        } else {
-            abi::MP_STATE_RUNNABLE
-        };
-        write_user(self.vm.linux(), argument, &mp_state)?;
-        Ok(0)
-    }
-
-    /// `KVM_SET_MP_STATE`.
-    fn set_mp_state(&self, argument: u64) -> Result<u64, Errno> {
-        let wanted: u32 = read_user(self.vm.linux(), argument)?;
-        let mut state = self.enter()?;
-        let off = match wanted {
-            abi::MP_STATE_RUNNABLE => None,
-            abi::MP_STATE_STOPPED => Some(self.place.times_on()),
-            _ => return Err(Errno::INVAL),
-        };
-        if self.vm.is_launched() {
-            // From then on the guest turns them on and off.
-            return if off.is_some() == self.is_off(&state) {
-                Ok(0)
-            } else {
-                Err(Errno::PERM)
-            };
-        }
-        state.off = off;
-        Ok(0)
-    }
-
-    /// Whether it is off, as far as is known.
-    pub(super) fn is_off(&self, state: &State<L>) -> bool {
-        state.off == Some(self.place.times_on())
     }
 }
 
@@ -298,8 +235,9 @@ impl<L: Linux> Descriptor for Vcpu<L> {
             abi::RUN if argument != 0 => Err(Errno::INVAL),
             abi::RUN => {
                 let mut state = self.initialized()?;
-                self.run(&mut state).map(|()| 0)
+                self.run_signalled(&mut state).map(|()| 0)
             }
+            abi::SET_SIGNAL_MASK => self.set_signals(argument),
             abi::ARM_VCPU_INIT => self.init(argument),
             abi::ARM_VCPU_FINALIZE => self.finalize(argument),
             abi::GET_REG_LIST => self.list_registers(argument),
@@ -307,6 +245,7 @@ impl<L: Linux> Descriptor for Vcpu<L> {
             abi::SET_ONE_REG => self.set_register(argument),
             abi::GET_MP_STATE => self.get_mp_state(argument),
             abi::SET_MP_STATE => self.set_mp_state(argument),
+            SET_DEVICE_ATTR | GET_DEVICE_ATTR | HAS_DEVICE_ATTR => self.device_attribute(command, argument),
             _ => Err(Errno::NOTTY),
         }
     }

@@ -2,17 +2,24 @@
 
 use super::interrupts::{Places, Wires};
 use super::memory::Ledger;
-use super::{Controller, Doorbells, Place, System, Vcpu, abi, capability, write_user};
+use super::{Controller, Doorbells, Place, System, Vcpu, abi, capability, read_user, write_user};
 use crate::{Descriptor, Errno, Linux};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
-use host_shim::VmConfig;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use host_shim::sync::Mutex;
 use host_shim::vgic::VcpuSet;
-use hyp_abi::GuestRange;
-use hyp_abi::vm::{IPA_BITS, MAX_MEMORY_RANGES, MAX_VCPUS, VmFlags};
+use host_shim::{Error, VmConfig};
+use hyp_abi::vm::{MAX_MEMORY_RANGES, MAX_VCPUS, VmFlags};
+use hyp_abi::{GuestRange, VcpuRegister};
 use spin::Once;
+
+/// It has not begun.
+const NEW: u8 = 0;
+/// It has begun.
+const LAUNCHED: u8 = 1;
+/// The guest has ended itself.
+const OVER: u8 = 2;
 
 /// A VM: what `KVM_CREATE_VM` makes. It ends with its last descriptor, and those of its vCPUs.
 #[derive(Debug)]
@@ -27,9 +34,13 @@ pub struct Vm<L: Linux> {
     protected: bool,
     /// What EL2 knows to be memory. Held by whoever launches, or makes a vCPU.
     pub(super) declared: Mutex<L, Vec<GuestRange>>,
-    launched: AtomicBool,
-    /// The guest has turned itself off.
-    over: AtomicBool,
+    life: AtomicU8,
+    /// How often it was launched.
+    launches: AtomicU64,
+    /// How much less the guest's virtual counter is than the machine's.
+    offset: AtomicU64,
+    /// User space has said so, of the VM as a whole.
+    offset_is_fixed: AtomicBool,
     /// vCPUs that EL2 has, and nobody else.
     pub(super) spare_vcpus: Mutex<L, Vec<host_shim::Vcpu<L>>>,
     pub(super) places: Arc<Places<L>>,
@@ -48,12 +59,12 @@ impl<L: Linux> Vm<L> {
         if kind & !(abi::VM_TYPE_IPA_SIZE | abi::VM_TYPE_PROTECTED) != 0 {
             return Err(Errno::INVAL);
         }
-        let limit = capability::ipa_limit(system.linux());
+        let support = system.support();
         let ipa_bits = match kind & abi::VM_TYPE_IPA_SIZE {
             0 => abi::DEFAULT_IPA_BITS,
             bits => bits,
         };
-        if ipa_bits < *IPA_BITS.start() || ipa_bits > limit {
+        if ipa_bits < support.min_ipa_bits.into() || ipa_bits > support.max_ipa_bits.into() {
             return Err(Errno::INVAL);
         }
         let protected = kind & abi::VM_TYPE_PROTECTED != 0;
@@ -80,8 +91,10 @@ impl<L: Linux> Vm<L> {
             ipa_bits,
             protected,
             declared: Mutex::<L, _>::new(Vec::new()),
-            launched: AtomicBool::new(false),
-            over: AtomicBool::new(false),
+            life: AtomicU8::new(NEW),
+            launches: AtomicU64::new(0),
+            offset: AtomicU64::new(0),
+            offset_is_fixed: AtomicBool::new(false),
             spare_vcpus: Mutex::<L, _>::new(Vec::new()),
             wires: Wires::new(system.linux(), Arc::clone(&places)),
             doorbells: Doorbells::new(system.linux()),
@@ -166,7 +179,7 @@ impl<L: Linux> Vm<L> {
     /// Those of `work`; [`Errno::BUSY`] if it is launched.
     pub(super) fn before_launch<R>(&self, work: impl FnOnce() -> Result<R, Errno>) -> Result<R, Errno> {
         let _alone = self.declared.lock();
-        if self.is_launched() {
+        if self.has_begun() {
             return Err(Errno::BUSY);
         }
         work()
@@ -177,50 +190,167 @@ impl<L: Linux> Vm<L> {
         self.protected
     }
 
-    /// Whether it has begun.
+    fn life(&self) -> u8 {
+        self.life.load(Ordering::SeqCst)
+    }
+
+    /// Whether it was ever launched.
+    pub fn has_begun(&self) -> bool {
+        self.life() != NEW
+    }
+
+    /// Whether it is launched, and the guest has not ended itself: EL2 has the registers of its vCPUs.
     pub fn is_launched(&self) -> bool {
-        self.launched.load(Ordering::SeqCst)
+        self.life() == LAUNCHED
     }
 
-    /// Whether the guest has turned itself off: no vCPU runs again.
-    pub fn is_over(&self) -> bool {
-        self.over.load(Ordering::SeqCst)
+    /// Whether the registers of its vCPUs are its own.
+    pub fn is_closed(&self) -> bool {
+        self.protected && self.has_begun()
     }
 
+    /// How often it was launched.
+    pub(super) fn launches(&self) -> u64 {
+        self.launches.load(Ordering::SeqCst)
+    }
+
+    /// The guest has ended itself: no vCPU runs again before the VM is launched anew.
     pub(super) fn set_over(&self) {
-        self.over.store(true, Ordering::SeqCst);
+        self.life.store(OVER, Ordering::SeqCst);
         self.tell(VcpuSet::first(MAX_VCPUS));
     }
 
-    /// Launches it: EL2 is told what is memory, gets what is in it if the guest is protected, and where vCPU 0 begins.
-    /// Where it fails it can be tried again.
+    /// Launches it: EL2 is told what is memory, gets what is in it if the guest is protected, and the registers of all vCPUs
+    /// if it is not. A protected guest begins at `entry`, with `argument` in x0. Where it fails it can be tried again.
+    ///
+    /// A VM that is not protected is launched again after its guest has ended itself. EL2 then gets a new one.
+    ///
+    /// # Errors
+    /// [`Errno::PERM`] for a protected one that is over: its memory has nothing that it could begin with. [`Errno::INTR`] if
+    /// a signal came while a vCPU still ran. [`Errno::INVAL`] for a register's value that the machine does not take.
     pub(super) fn launch(&self, entry: u64, argument: u64) -> Result<(), Errno> {
         let mut declared = self.declared.lock();
         if self.is_launched() {
             return Ok(());
         }
+        let shim = self.shim()?;
+        if self.life() == OVER {
+            if self.protected {
+                return Err(Errno::PERM);
+            }
+            declared.clear();
+            self.renew()?;
+            self.life.store(NEW, Ordering::SeqCst);
+        }
         if let Some(controller) = self.controller() {
             controller.start()?;
         }
-        let shim = self.shim()?;
         let ranges = shim.slot_ranges();
         if ranges.len() > MAX_MEMORY_RANGES {
             return Err(Errno::TOOBIG);
         }
+        // What is declared stays so until EL2 gets a new VM, and so does a launch whose end failed.
         for range in ranges {
-            // An attempt that failed may have declared it.
-            if !declared.contains(&range) {
+            if !shim.is_launched() && !declared.contains(&range) {
                 shim.add_memory(range)?;
                 declared.push(range);
             }
         }
         if self.protected {
             shim.give_resident()?;
+            shim.launch(entry, argument)?;
+        } else {
+            if !shim.is_launched() {
+                // Where it begins is among the registers, and need not be where EL2 can begin a vCPU.
+                shim.launch(0, 0)?;
+            }
+            shim.write_register(0, VcpuRegister::CounterOffset, self.offset())?;
         }
-        shim.launch(entry, argument)?;
-        self.launched.store(true, Ordering::SeqCst);
+        let vcpus = self.all_vcpus();
+        let mut own: Vec<_> = vcpus.iter().map(|vcpu| vcpu.own.lock()).collect();
+        if !self.protected {
+            for (vcpu, own) in vcpus.iter().zip(&own) {
+                vcpu.hand_over(own)?;
+            }
+        }
+        for own in &mut own {
+            own.forget();
+        }
+        self.launches.fetch_add(1, Ordering::SeqCst);
+        self.life.store(LAUNCHED, Ordering::SeqCst);
+        drop(own);
         self.tell(VcpuSet::first(MAX_VCPUS));
         Ok(())
+    }
+
+    /// Has EL2 begin with a new VM. vCPUs that ran when the guest ended itself are on their way out.
+    fn renew(&self) -> Result<(), Errno> {
+        loop {
+            match self.shim()?.renew() {
+                Err(Error::Running) if self.linux().has_signal() => return Err(Errno::INTR),
+                Err(Error::Running) => self.linux().relax(),
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// How much less the guest's virtual counter is than the machine's. Called in any context.
+    pub fn offset(&self) -> u64 {
+        self.offset.load(Ordering::SeqCst)
+    }
+
+    /// The guest's virtual counter.
+    pub(super) fn guest_time(&self) -> u64 {
+        self.linux().counter().wrapping_sub(self.offset())
+    }
+
+    /// Sets the guest's virtual counter, unless user space has set the offset of the VM as a whole: then that counts.
+    pub(super) fn set_guest_time(&self, time: u64) -> Result<(), Errno> {
+        if self.offset_is_fixed.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.set_offset(self.linux().counter().wrapping_sub(time))
+    }
+
+    fn set_offset(&self, offset: u64) -> Result<(), Errno> {
+        let _alone = self.declared.lock();
+        if self.is_launched() {
+            self.shim()?
+                .write_register(0, VcpuRegister::CounterOffset, offset)
+                .map_err(|error| match error {
+                    Error::WrongState => Errno::BUSY,
+                    error => error.into(),
+                })?;
+        }
+        self.offset.store(offset, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// `KVM_ARM_SET_COUNTER_OFFSET`. It is the virtual counter's; the physical one is the machine's, for all guests.
+    fn set_counter_offset(&self, argument: u64) -> Result<u64, Errno> {
+        let asked: abi::CounterOffset = read_user(self.linux(), argument)?;
+        if asked.reserved != 0 {
+            return Err(Errno::INVAL);
+        }
+        if self.protected {
+            // Nobody turns back its clock.
+            return Err(Errno::PERM);
+        }
+        self.at_rest(|vcpus| {
+            if vcpus.is_none() {
+                return Err(Errno::BUSY);
+            }
+            self.set_offset(asked.offset)?;
+            self.offset_is_fixed.store(true, Ordering::SeqCst);
+            Ok(0)
+        })
+    }
+
+    /// A feature ID register, as its vCPUs read it.
+    pub(super) fn feature(&self, number: u64) -> Result<u64, Errno> {
+        let hypervisor = self.system.host().hypervisor();
+        let value = hypervisor.guest_register(number, self.ipa_bits);
+        value.map_err(|error| Error::from(error).into())
     }
 
     /// Refuses those whose VM it is not, as KVM does.
@@ -240,7 +370,8 @@ impl<L: Linux> Descriptor for Vm<L> {
     fn ioctl(self: Arc<Self>, command: u32, argument: u64) -> Result<u64, Errno> {
         self.check_caller()?;
         match command {
-            abi::CHECK_EXTENSION => Ok(capability::check(self.system.linux(), argument)),
+            abi::CHECK_EXTENSION => Ok(capability::check(&self.system, self.protected, argument)),
+            abi::ARM_SET_COUNTER_OFFSET => self.set_counter_offset(argument),
             abi::CREATE_VCPU => self.create_vcpu(argument),
             abi::CREATE_GUEST_MEMFD => self.create_memfd(argument),
             abi::SET_USER_MEMORY_REGION => self.set_region(argument),

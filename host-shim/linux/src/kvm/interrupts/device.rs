@@ -5,6 +5,7 @@ use crate::kvm::abi::devices::{
     CREATE_DEVICE_TEST, CreateDevice, DEV_TYPE_ARM_VGIC_V3, DeviceAttr, GET_DEVICE_ATTR, HAS_DEVICE_ATTR,
     SET_DEVICE_ATTR,
 };
+use crate::kvm::vcpu::{Inside, Unseen};
 use crate::kvm::{Controller, Vm, read_user, write_user};
 use crate::{Descriptor, Errno, Linux};
 use alloc::sync::Arc;
@@ -50,17 +51,29 @@ impl<L: Linux> Vm<L> {
 }
 
 /// The VM, while an attribute is read or written.
-struct AtRest {
+struct AtRest<'a, 'b, L: Linux> {
     rests: bool,
+    /// The vCPUs, if they are at rest, and the attribute can be about one.
+    vcpus: Option<&'a mut [Inside<'b, L>]>,
+    /// What user space may know of CPU interfaces, it may see.
+    open: bool,
+    unseen: Unseen,
 }
 
-impl Machine for AtRest {
+impl<L: Linux> Machine for AtRest<'_, '_, L> {
     fn rest(&mut self) -> bool {
         self.rests
     }
 
-    fn cpu_interface(&mut self, _: usize) -> Option<&mut dyn CpuInterface> {
-        None
+    fn cpu_interface(&mut self, vcpu: usize) -> Option<&mut dyn CpuInterface> {
+        if !self.open {
+            return None;
+        }
+        let Some(vcpus) = &mut self.vcpus else {
+            return Some(&mut self.unseen);
+        };
+        let inside = vcpus.iter_mut().find(|inside| inside.index() == vcpu)?;
+        Some(inside)
     }
 }
 
@@ -73,23 +86,29 @@ impl<L: Linux> Device<L> {
     fn with<R>(
         &self,
         attribute: Option<Attribute>,
-        work: impl FnOnce(&VgicDevice, &mut AtRest) -> Result<R, attributes::Errno>,
+        work: impl FnOnce(&VgicDevice, &mut AtRest<'_, '_, L>) -> Result<R, attributes::Errno>,
     ) -> Result<R, Errno> {
         let interrupts = self.interrupts();
         let device = interrupts.device().ok_or(Errno::NXIO)?;
         let _order = interrupts.order.lock();
         let mut work = Some(work);
-        let mut call = |rests| {
-            let mut machine = AtRest { rests };
+        let open = !self.vm.is_closed();
+        let mut call = |rests, vcpus: Option<&mut [Inside<'_, L>]>| {
+            let mut machine = AtRest {
+                rests,
+                vcpus,
+                open,
+                unseen: Unseen,
+            };
             work.take().map(|work| work(device, &mut machine))
         };
         let done = match attribute {
             // It allocates, and there is no controller yet that could be used meanwhile.
-            Some(Attribute::Init) => call(true),
+            Some(Attribute::Init) => call(true, None),
             Some(attribute) if attribute.needs_rest() => self
                 .vm
-                .at_rest(|rests| uninterrupted(self.vm.linux(), || call(rests))),
-            _ => uninterrupted(self.vm.linux(), || call(true)),
+                .at_rest(|vcpus| uninterrupted(self.vm.linux(), || call(vcpus.is_some(), vcpus))),
+            _ => uninterrupted(self.vm.linux(), || call(true, None)),
         };
         done.expect("the work was done, once").map_err(errno)
     }

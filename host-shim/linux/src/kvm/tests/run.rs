@@ -16,16 +16,16 @@ use hyp_abi::{FRAME_SIZE, VmHandle};
 use std::sync::Arc;
 
 const BASE: u64 = 0x8000_0000;
-const GFN: u64 = BASE / FRAME_SIZE;
+pub(super) const GFN: u64 = BASE / FRAME_SIZE;
 const PAGES: u64 = 4;
 
 /// A VM with a file of four pages and vCPUs.
 #[derive(Debug)]
-struct Guest {
-    machine: Machine,
-    system: Arc<System<Machine>>,
-    descriptors: Vec<u64>,
-    vcpus: Vec<Arc<Vcpu<Machine>>>,
+pub(super) struct Guest {
+    pub(super) machine: Machine,
+    pub(super) system: Arc<System<Machine>>,
+    pub(super) descriptors: Vec<u64>,
+    pub(super) vcpus: Vec<Arc<Vcpu<Machine>>>,
 }
 
 fn put(machine: &Machine, words: &[u64]) -> u64 {
@@ -35,7 +35,7 @@ fn put(machine: &Machine, words: &[u64]) -> u64 {
 }
 
 impl Guest {
-    fn new(kind: u64, vcpus: u64) -> Self {
+    pub(super) fn new(kind: u64, vcpus: u64) -> Self {
         let machine = Machine::new();
         let system = System::start(machine.clone()).unwrap();
         let guest = Self {
@@ -79,20 +79,20 @@ impl Guest {
         Ok(())
     }
 
-    fn handle(&self) -> VmHandle {
+    pub(super) fn handle(&self) -> VmHandle {
         self.system.vms()[0].shim().unwrap().handle()
     }
 
-    fn program(&self, vcpu: u64, acts: impl IntoIterator<Item = Act>) {
+    pub(super) fn program(&self, vcpu: u64, acts: impl IntoIterator<Item = Act>) {
         self.machine.el2.program(self.handle(), vcpu, acts);
     }
 
-    fn run(&self) -> Result<u64, Errno> {
+    pub(super) fn run(&self) -> Result<u64, Errno> {
         Arc::clone(&self.vcpus[0]).ioctl(RUN, 0)
     }
 
     /// A word of the page that the first vCPU shares with user space.
-    fn word(&self, index: usize) -> u64 {
+    pub(super) fn word(&self, index: usize) -> u64 {
         let mut frame = None;
         self.vcpus[0]
             .fault(0, &mut |pfn: Pfn| {
@@ -103,7 +103,7 @@ impl Guest {
         self.machine.load_word(frame.unwrap(), index)
     }
 
-    fn end(self) {
+    pub(super) fn end(self) {
         let Self {
             machine,
             system,
@@ -120,11 +120,11 @@ impl Guest {
 }
 
 /// An exit of the guest with up to three values.
-const fn exit(reason: ExitReason, [v0, v1, v2]: [u64; 3]) -> Act {
+pub(super) const fn exit(reason: ExitReason, [v0, v1, v2]: [u64; 3]) -> Act {
     Act::Exit(reason, [v0, v1, v2, 0, 0, 0, 0])
 }
 
-const OFF: Act = exit(ExitReason::SystemOff, [0; 3]);
+pub(super) const OFF: Act = exit(ExitReason::SystemOff, [0; 3]);
 
 #[test]
 fn a_guest_of_either_kind_touches_its_memory_and_turns_itself_off() {
@@ -220,14 +220,15 @@ fn a_vcpu_waits_until_another_turns_it_on_and_says_so() {
     };
     assert_eq!((state(0), state(1)), (0, 5));
     let second = exit(ExitReason::MmioWrite, [0x900_0000, 8, 1]);
-    guest.program(1, [second]);
-    guest.program(0, [exit(ExitReason::CpuOn, [1, 0, 0]), OFF]);
+    guest.program(1, [second.clone()]);
+    guest.program(0, [exit(ExitReason::CpuOn, [1, 0, 0]), second, OFF]);
     std::thread::scope(|scope| {
         let vcpu = Arc::clone(&guest.vcpus[1]);
         let other = scope.spawn(move || vcpu.ioctl(RUN, 0));
         assert_eq!(guest.run(), Ok(0));
         // It runs as soon as there is a VM, since this EL2 has no power: it must have been let in by the launch.
         assert_eq!(other.join().unwrap(), Ok(0));
+        assert_eq!(guest.run(), Ok(0));
     });
     assert_eq!((state(0), state(1)), (0, 0));
     guest.end();
@@ -250,6 +251,40 @@ fn a_signal_and_a_wish_end_a_run() {
     guest.machine.set_signal(true);
     assert_eq!(guest.run(), Err(Errno::INTR));
     guest.end();
+}
+
+#[test]
+fn what_was_done_for_a_guest_takes_effect_before_a_run_ends_for_nothing() {
+    for by_signal in [false, true] {
+        let guest = Guest::new(0, 1);
+        let load = exit(ExitReason::MmioRead, [0x900_0008, 2, 0]);
+        let store = exit(ExitReason::MmioWrite, [0x900_0000, 4, 1]);
+        guest.program(0, [load, store, OFF]);
+        let page = guest.vcpus[0].page.frame();
+        let stop = |stop: bool| {
+            guest.machine.set_signal(stop && by_signal);
+            guest
+                .machine
+                .store_word(page, 0, u64::from(stop && !by_signal) << 8);
+        };
+        guest.run().unwrap();
+        guest.machine.store_word(page, 5, 0xAABB_CCDD);
+        stop(true);
+        assert_eq!(guest.run(), Err(Errno::INTR));
+        assert_eq!(guest.machine.el2.results(guest.handle()), [0xCCDD]);
+        assert_eq!(guest.run(), Err(Errno::INTR));
+        stop(false);
+        guest.run().unwrap();
+        assert_eq!(guest.word(1), 6);
+        stop(true);
+        assert_eq!(guest.run(), Err(Errno::INTR));
+        assert_eq!(guest.machine.el2.results(guest.handle()), [0]);
+        stop(false);
+        guest.run().unwrap();
+        assert_eq!(guest.word(1), 24);
+        assert_eq!(guest.machine.el2.results(guest.handle()), []);
+        guest.end();
+    }
 }
 
 #[test]
