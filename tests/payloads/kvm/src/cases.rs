@@ -3,6 +3,8 @@
 mod devices;
 mod hostile;
 mod memfd;
+mod moves;
+mod registers;
 mod run;
 mod slots;
 mod system;
@@ -22,6 +24,8 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         run::CASES,
         devices::CASES,
         hostile::CASES,
+        registers::CASES,
+        moves::CASES,
     ]
     .into_iter()
     .flatten()

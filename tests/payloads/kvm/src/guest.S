@@ -36,6 +36,11 @@ table:
     b       interrupts          // 13
     b       take                // 14: whether to wait
     b       send                // 15: what ICC_SGI1R_EL1 says
+    b       fill_registers      // 16: a number
+    b       check_registers     // 17: a number
+    b       time                // 18
+    b       acknowledge         // 19
+    b       end                 // 20: the interrupt
 
 off:
     movz    x0, #0x8400, lsl #16
@@ -138,6 +143,74 @@ take:
     b       tell
 send:
     msr     S3_0_C12_C11_5, x1  // ICC_SGI1R_EL1
+    isb
+    b       next
+// Each register but those that the program needs is a number more than the one before.
+.macro each_register what
+    .irp register, x21, x22, x23, x24, x25, x26, x27, x28, x29, x30, sp
+    \what\()_general \register
+    .endr
+    .irp register, tpidr_el0, tpidrro_el0, tpidr_el1, far_el1, elr_el1, sp_el0, mair_el1
+    \what\()_system \register
+    .endr
+    .irp register, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31
+    \what\()_vector \register
+    .endr
+.endm
+.macro set_general register
+    mov     \register, x1
+    add     x1, x1, #16
+.endm
+.macro set_system register
+    msr     \register, x1
+    add     x1, x1, #16
+.endm
+.macro set_vector register
+    mov     v\register\().d[0], x1
+    mvn     x2, x1
+    mov     v\register\().d[1], x2
+    add     x1, x1, #16
+.endm
+.macro same_general register
+    mov     x2, \register
+    cmp     x2, x1
+    cinc    x0, x0, ne
+    add     x1, x1, #16
+.endm
+.macro same_system register
+    mrs     x2, \register
+    same_general x2
+.endm
+.macro same_vector register
+    mov     x2, v\register\().d[0]
+    cmp     x2, x1
+    cinc    x0, x0, ne
+    mvn     x3, x1
+    mov     x2, v\register\().d[1]
+    cmp     x2, x3
+    cinc    x0, x0, ne
+    add     x1, x1, #16
+.endm
+fill_registers:
+    mrs     x2, cpacr_el1
+    orr     x2, x2, #(3 << 20)
+    msr     cpacr_el1, x2
+    isb
+    each_register set
+    b       next
+check_registers:
+    mov     x0, #0
+    each_register same
+    b       tell
+time:
+    isb
+    mrs     x0, cntvct_el0
+    b       tell
+acknowledge:
+    mrs     x0, S3_0_C12_C12_0  // ICC_IAR1_EL1
+    b       tell
+end:
+    msr     S3_0_C12_C12_1, x1  // ICC_EOIR1_EL1
     isb
     b       next
 go:

@@ -5,11 +5,12 @@
 )]
 
 use crate::device::{
-    ARM_VCPU_INIT, CREATE_GUEST_MEMFD, CREATE_VCPU, Errno, Fd, Kvm, Mapping, PROTECTED, RUN, SET_ONE_REG,
-    SET_USER_MEMORY_REGION2,
+    ARM_VCPU_INIT, CREATE_GUEST_MEMFD, CREATE_VCPU, Errno, Fd, GET_MP_STATE, GET_ONE_REG, GET_REG_LIST, Kvm,
+    Mapping, PROTECTED, RUN, SET_MP_STATE, SET_ONE_REG, SET_SIGNAL_MASK, SET_USER_MEMORY_REGION2,
 };
 use kvm_bindings::{
-    KVM_MEM_GUEST_MEMFD, kvm_create_guest_memfd, kvm_one_reg, kvm_userspace_memory_region2, kvm_vcpu_init,
+    KVM_MEM_GUEST_MEMFD, kvm_create_guest_memfd, kvm_mp_state, kvm_one_reg, kvm_userspace_memory_region2,
+    kvm_vcpu_init,
 };
 
 core::arch::global_asm!(include_str!("guest.S"));
@@ -69,6 +70,16 @@ pub(crate) enum Do {
     },
     /// Sends one: see ICC_SGI1R_EL1.
     Send(u64),
+    /// Gives its registers values that begin with a number.
+    FillRegisters(u64),
+    /// Reports how many have another.
+    CheckRegisters(u64),
+    /// Reports its time.
+    Time,
+    /// Takes an interrupt and reports it, and does not end it.
+    Acknowledge,
+    /// Ends one.
+    End(u64),
 }
 
 impl Do {
@@ -90,6 +101,11 @@ impl Do {
             Self::Interrupts => [13, 0, 0, 0, 0],
             Self::Take { waits } => [14, waits.into(), 0, 0, 0],
             Self::Send(value) => [15, value, 0, 0, 0],
+            Self::FillRegisters(value) => [16, value, 0, 0, 0],
+            Self::CheckRegisters(value) => [17, value, 0, 0, 0],
+            Self::Time => [18, 0, 0, 0, 0],
+            Self::Acknowledge => [19, 0, 0, 0, 0],
+            Self::End(interrupt) => [20, interrupt, 0, 0, 0],
         }
     }
 }
@@ -140,6 +156,73 @@ impl Vcpu {
             addr: (&raw const value) as u64,
         };
         self.fd.pass(SET_ONE_REG, &mut register).map(drop)
+    }
+
+    pub(crate) fn get(&self, id: u64) -> Result<u64, Errno> {
+        let mut value = [0_u64; 2];
+        self.get_whole(id, &mut value)?;
+        Ok(value[0])
+    }
+
+    pub(crate) fn get_whole(&self, id: u64, value: &mut [u64; 2]) -> Result<(), Errno> {
+        let mut register = kvm_one_reg {
+            id,
+            addr: (&raw mut *value).expose_provenance() as u64,
+        };
+        self.fd.pass(GET_ONE_REG, &mut register).map(drop)
+    }
+
+    pub(crate) fn set_whole(&self, id: u64, value: &[u64; 2]) -> Result<(), Errno> {
+        let mut register = kvm_one_reg {
+            id,
+            addr: (&raw const *value).expose_provenance() as u64,
+        };
+        self.fd.pass(SET_ONE_REG, &mut register).map(drop)
+    }
+
+    /// The names of all registers.
+    pub(crate) fn list(&self) -> Result<Vec<u64>, Errno> {
+        let mut list = vec![0_u64; 512];
+        list[0] = 511;
+        let address = list.as_mut_ptr().expose_provenance() as u64;
+        self.fd.ioctl(GET_REG_LIST, address)?;
+        let count = list[0] as usize;
+        Ok(list.drain(1..=count).collect())
+    }
+
+    pub(crate) fn state(&self) -> Result<u32, Errno> {
+        let mut state = kvm_mp_state::default();
+        self.fd.pass(GET_MP_STATE, &mut state)?;
+        Ok(state.mp_state)
+    }
+
+    pub(crate) fn set_state(&self, mp_state: u32) -> Result<(), Errno> {
+        self.fd
+            .pass(SET_MP_STATE, &mut kvm_mp_state { mp_state })
+            .map(drop)
+    }
+
+    /// Which signals wait while it runs: those of the bits, or those that the thread has blocked.
+    pub(crate) fn set_signals(&self, signals: Option<u64>) -> Result<(), Errno> {
+        let Some(signals) = signals else {
+            return self.fd.ioctl(SET_SIGNAL_MASK, 0).map(drop);
+        };
+        let [low, high] = [signals as u32, (signals >> 32) as u32];
+        let mask = [8, low, high];
+        let address = mask.as_ptr().expose_provenance() as u64;
+        self.fd.ioctl(SET_SIGNAL_MASK, address).map(drop)
+    }
+
+    /// Brings to an end what user space has done for the guest, which does not go on.
+    pub(crate) fn settle(&self) -> Result<(), Errno> {
+        self.want_exit(true);
+        let done = self.run();
+        self.want_exit(false);
+        match done {
+            Err(Errno(libc::EINTR)) => Ok(()),
+            Ok(exit) => panic!("it goes on to {exit:x?}"),
+            Err(error) => Err(error),
+        }
     }
 
     /// Where it begins, and with what in x0.

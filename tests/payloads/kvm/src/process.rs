@@ -100,6 +100,40 @@ pub(crate) fn signal(thread: libc::pid_t) {
     unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGUSR1) };
 }
 
+/// The bit of the signal that [`signal`] sends.
+pub(crate) const SIGNAL: u64 = 1 << (libc::SIGUSR1 - 1);
+
+/// Does something with a signal that waits, as this thread has it blocked. It is taken afterwards.
+pub(crate) fn with_signal_waiting<R>(work: impl FnOnce() -> R) -> R {
+    take_signals();
+    // SAFETY: a set is plain numbers.
+    let mut set: libc::sigset_t = unsafe { core::mem::zeroed() };
+    // SAFETY: the set has a place.
+    unsafe { libc::sigaddset(&raw mut set, libc::SIGUSR1) };
+    // SAFETY: as above.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, core::ptr::null_mut()) };
+    signal(this_thread());
+    let result = work();
+    // SAFETY: as above.
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, core::ptr::null_mut()) };
+    result
+}
+
+/// Has a thread run on one CPU.
+pub(crate) fn move_to(thread: libc::pid_t, cpu: usize) -> Result<()> {
+    // SAFETY: a set is plain numbers.
+    let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
+    // SAFETY: the set has a place.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: as above.
+    let moved = unsafe { libc::sched_setaffinity(thread, size_of_val(&set), &raw const set) };
+    if moved == 0 {
+        Ok(())
+    } else {
+        Err(Error::last_os_error())
+    }
+}
+
 /// Reads a word of a child that shares what is mapped, as a debugger does.
 pub(crate) fn peek(address: usize) -> Result<i64> {
     // SAFETY: the child stops, and ends.

@@ -120,7 +120,19 @@ case_has_devices() {
 
 case_has_guests_that_run() {
     load
-    kvm_cases run 14
+    kvm_cases run 17
+    unload
+}
+
+case_has_registers() {
+    load
+    kvm_cases registers 10
+    unload
+}
+
+case_moves_guests_to_other_vms() {
+    load
+    kvm_cases moves 2
     unload
 }
 

@@ -86,12 +86,12 @@ impl Gic {
         self.pass(HAS_DEVICE_ATTR, group, attr, 0)
     }
 
-    fn set(&self, group: u32, attr: u64, value: u64) -> Result<(), Errno> {
+    pub(super) fn set(&self, group: u32, attr: u64, value: u64) -> Result<(), Errno> {
         self.pass(SET_DEVICE_ATTR, group, attr, (&raw const value).addr() as u64)
     }
 
     /// The value of an attribute over ones.
-    fn get(&self, group: u32, attr: u64) -> Result<u64, Errno> {
+    pub(super) fn get(&self, group: u32, attr: u64) -> Result<u64, Errno> {
         let mut value = u64::MAX;
         self.pass(
             GET_DEVICE_ATTR,
@@ -384,7 +384,7 @@ fn devices_have_doorbells() -> Outcome {
 }
 
 /// What a guest does first: the controller on, SPI 40 an edge and SPI 41 a level, both for vCPU 0, its SGIs and its timer.
-fn setup() -> Vec<Do> {
+pub(super) fn setup() -> Vec<Do> {
     let mut list = own(0);
     list.extend([
         Do::Store(4, GICD, 2),
@@ -396,7 +396,7 @@ fn setup() -> Vec<Do> {
 }
 
 /// What each vCPU does for its own interrupts.
-fn own(vcpu: u64) -> Vec<Do> {
+pub(super) fn own(vcpu: u64) -> Vec<Do> {
     let frame = GICR + vcpu * 0x2_0000 + 0x1_0000;
     vec![
         Do::Store(4, frame + 0x80, 0xffff_ffff),
@@ -428,8 +428,8 @@ fn meanwhile(work: impl FnOnce() + Send, run: impl FnOnce() -> Outcome) -> Outco
     })
 }
 
-const WAIT: Do = Do::Take { waits: true };
-const LOOK: Do = Do::Take { waits: false };
+pub(super) const WAIT: Do = Do::Take { waits: true };
+pub(super) const LOOK: Do = Do::Take { waits: false };
 
 fn devices_interrupt_a_guest_that_waits() -> Outcome {
     each(&[Do::Report(1), WAIT, WAIT, WAIT], |guest, gic| {

@@ -1,13 +1,15 @@
 //! Guests that run.
 
-use super::{cases, refused, same};
+use super::devices::{Gic, LOOK, WAIT, setup};
+use super::{cases, refused, same, succeed};
 use crate::Outcome;
-use crate::device::{Mapping, PROTECTED};
+use crate::device::{Mapping, PROTECTED, SET_SIGNAL_MASK};
 use crate::guest::{
     CPU_OFF, CPU_ON, DATA, Do, Exit, Guest, KINDS, P, RELINQUISH, REPORT, SHARE, SYSTEM_RESET, UNSHARE,
     list_of,
 };
-use crate::process::{Ended, apart, signal, take_signals, this_thread};
+use crate::process::{Ended, SIGNAL, apart, move_to, signal, take_signals, this_thread, with_signal_waiting};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 cases![
@@ -19,6 +21,9 @@ cases![
     run_ends_at_once_if_that_is_wanted,
     run_is_ended_by_a_signal,
     run_lets_other_tasks_run,
+    run_shares_its_cpu,
+    run_goes_from_cpu_to_cpu,
+    run_has_signals_of_its_own,
     run_wakes_from_its_timer,
     run_turns_vcpus_on_and_off,
     run_keeps_memory_to_itself_if_it_is_protected,
@@ -30,6 +35,8 @@ cases![
 /// What a page holds that the host must not see.
 const SECRET: u64 = 0x5ec2_e75e_c2e7_5ec2;
 const OFFSET: u64 = 4 * P;
+/// Ticks of a second, on this machine.
+const SECOND: u64 = 62_500_000;
 
 fn each(lists: &[&[Do]], work: impl Fn(&Guest, u64) -> Outcome) -> Outcome {
     for kind in KINDS {
@@ -173,6 +180,92 @@ fn run_lets_other_tasks_run() -> Outcome {
         });
         refused("the run", guest.vcpu().run(), libc::EINTR)?;
         same("the workers", waiter.join().ok(), Some(true))
+    })
+}
+
+fn run_shares_its_cpu() -> Outcome {
+    // The guest never exits by itself, and all threads are on one CPU.
+    move_to(0, 0).map_err(|error| error.to_string())?;
+    run_lets_other_tasks_run()
+}
+
+fn run_goes_from_cpu_to_cpu() -> Outcome {
+    let list = [
+        Do::FillRegisters(0x1_0000),
+        Do::Report(1),
+        // It is under way all the time, and ends by the timer.
+        Do::Timer(2 * SECOND),
+        LOOK,
+        Do::CheckRegisters(0x1_0000),
+        // It waits.
+        Do::Timer(SECOND),
+        WAIT,
+        Do::CheckRegisters(0x1_0000),
+    ];
+    let list: Vec<_> = setup().into_iter().chain(list).collect();
+    each(&[&list], |guest, _| {
+        let gic = succeed("a controller", Gic::of(&guest.vm))?;
+        succeed("its place", gic.make())?;
+        let vcpu = guest.vcpu();
+        vcpu.reports("the guest", 1)?;
+        let (thread, ends) = (this_thread(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let mover = scope.spawn(|| -> std::io::Result<u64> {
+                let mut moves = 0;
+                while !ends.load(Ordering::SeqCst) {
+                    for cpu in 0..2 {
+                        move_to(thread, cpu)?;
+                        moves += 1;
+                        std::thread::sleep(Duration::from_millis(3));
+                    }
+                }
+                Ok(moves)
+            });
+            let done = (|| {
+                for _ in 0..2 {
+                    vcpu.reports("the timer", 27)?;
+                    vcpu.reports("registers that changed", 0)?;
+                }
+                vcpu.turns_off()
+            })();
+            ends.store(true, Ordering::SeqCst);
+            let moves = mover.join().map_err(|_| "the mover panicked".to_owned())?;
+            same("many moves", moves.is_ok_and(|moves| moves > 20), true)?;
+            done
+        })
+    })
+}
+
+fn run_has_signals_of_its_own() -> Outcome {
+    let list = [
+        Do::Report(1),
+        Do::Timer(SECOND / 2),
+        Do::Wait,
+        Do::Report(2),
+        Do::Report(3),
+    ];
+    each(&[&list], |guest, _| {
+        let vcpu = guest.vcpu();
+        let three = [3_u32, 0, 0];
+        let address = three.as_ptr().expose_provenance() as u64;
+        refused(
+            "three bytes",
+            vcpu.fd.ioctl(SET_SIGNAL_MASK, address),
+            libc::EINVAL,
+        )?;
+        with_signal_waiting(|| {
+            vcpu.reports("with a signal that waits", 1)?;
+            succeed("the signals", vcpu.set_signals(Some(0)))?;
+            refused("a run where it comes", vcpu.run(), libc::EINTR)?;
+            // It waits still.
+            refused("a run where it comes", vcpu.run(), libc::EINTR)?;
+            succeed("the signals", vcpu.set_signals(Some(SIGNAL)))
+        })?;
+        soon();
+        // It comes while the guest waits, and is none of its run's.
+        vcpu.reports("with a signal that comes", 2)?;
+        succeed("the signals", vcpu.set_signals(None))?;
+        vcpu.reports("the guest", 3)
     })
 }
 
