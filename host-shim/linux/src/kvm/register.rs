@@ -259,9 +259,9 @@ impl Register {
     }
 }
 
-/// MPIDR_EL1 of a vCPU, as KVM has it: Aff0 counts to 16.
+/// MPIDR_EL1 of a vCPU. EL2 and KVM name vCPUs by their affinity alike.
 pub(super) const fn mpidr(vcpu: u64) -> u64 {
-    1 << 31 | (vcpu >> 4 & 0xFF) << 8 | vcpu & 0xF
+    1 << 31 | hyp_abi::vm::affinity_of(vcpu as usize) as u64
 }
 
 #[cfg(test)]
