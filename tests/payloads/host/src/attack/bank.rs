@@ -77,23 +77,22 @@ pub(super) fn give(random: &mut Random, count: u64) -> bool {
     };
     // What EL2's pool gives back must be zero, not this.
     Frames::adopt(range).fill(random.next());
-    let answer = call::checked(HostCall::PoolTopUp(range));
+    let answer = call::drive(HostCall::PoolTopUp, range);
+    let given = match answer {
+        Ok(()) => count,
+        Err((done, _)) => done,
+    };
     let mut bank = BANK.lock();
+    bank.given += given;
     match answer {
-        Ok([done, ..]) if done == count => {
-            bank.given += count;
-            true
-        }
-        Err(Status::NoMemory) => {
-            bank.set(first, count, true);
-            false
-        }
+        Ok(()) => {}
+        Err((_, Status::NoMemory)) => bank.set(first + given, count - given, true),
         other => {
             drop(bank);
             tally::fail(format_args!("PoolTopUp {:#x} {count}: {other:?}", range.base));
-            false
         }
     }
+    given > 0
 }
 
 /// Asks for up to `limit` frames of EL2's pool. Returns how many came.
