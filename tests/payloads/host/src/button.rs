@@ -9,6 +9,8 @@ use core::ptr::with_exposed_provenance_mut;
 /// The button's pin.
 const PIN: u32 = 1 << 3;
 
+/// GPIODATA, of the button's pin alone: bits 9:2 of the address say which pins are read.
+const LEVEL: u64 = (PIN as u64) << 2;
 /// GPIOIEV: which edge counts, a bit for each pin; 1 is the rising one.
 const EVENT: u64 = 0x40c;
 /// GPIORIS: the edges that came.
@@ -24,9 +26,15 @@ pub(crate) struct Button {
 
 impl Button {
     /// Watches the button from now on; `None` if the machine has none.
+    ///
+    /// QEMU keeps it down for 100 ms (`hw/gpio/gpio_key.c`), and whoever presses it meanwhile does nothing that could be seen.
+    /// So this waits until it is up.
     pub(crate) fn watch() -> Option<Self> {
         let registers = machine().devices.gpio?;
         let button = Self { registers };
+        while button.read(LEVEL) != 0 {
+            sysreg::relax();
+        }
         button.write(EVENT, PIN);
         button.write(CLEAR, PIN);
         Some(button)
