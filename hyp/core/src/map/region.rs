@@ -236,16 +236,18 @@ impl<'a, H: Hardware> Region<'a, H> {
 
     /// Makes the region one word again if its frames all agree. Returns the node, which goes back to the pool.
     ///
-    /// A region keeps its node while a CPU is at work on some of its frames, or EL2 has pinned them one by one: what
-    /// ends the work or the pin changes a part of the region, and must not lack a page for that.
+    /// A region keeps its node while a CPU is at work on some of its frames, EL2 has pinned them one by one, or guests borrow
+    /// them one by one: what ends the work, the pin or the loan changes a part of the region, and must not lack a page for
+    /// that. A host ends loans as it takes memory from a process, when it has none.
     pub fn fold(&mut self) -> Option<FoldedNode> {
         let RegionWord::Node { page, breaks: 0 } = self.now else {
             return None;
         };
         let entry = self.read(page, 0);
         let in_work = entry.transit().is_some_and(|transit| transit.active);
-        let pinned = entry.state() == State::HostSharedHyp && entry.count() > 0;
-        if in_work || pinned {
+        let counted =
+            matches!(entry.state(), State::HostSharedHyp | State::HostSharedGuest) && entry.count() > 0;
+        if in_work || counted {
             return None;
         }
         self.now = RegionWord::Uniform(entry);

@@ -57,7 +57,7 @@ fn the_count_of_differing_neighbours_follows_every_change() {
 }
 
 #[test]
-fn a_region_keeps_its_node_while_a_frame_of_it_is_pinned_or_in_work() {
+fn a_region_keeps_its_node_while_a_frame_of_it_is_pinned_borrowed_or_in_work() {
     use crate::state::{Transit, TransitReason};
     let pinned = Entry::plain(State::HostSharedHyp).with_count(1).unwrap();
     let in_transit = |active| {
@@ -69,6 +69,7 @@ fn a_region_keeps_its_node_while_a_frame_of_it_is_pinned_or_in_work() {
     };
     for (entry, folds) in [
         (pinned, false),
+        (Entry::borrowed(1).unwrap(), false),
         (in_transit(true), false),
         (in_transit(false), true),
         (Entry::plain(State::HostSharedHyp), true),

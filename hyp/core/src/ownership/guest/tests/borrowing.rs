@@ -62,6 +62,40 @@ fn the_guest_has_the_rights_that_the_host_gives_and_no_others() {
 }
 
 #[test]
+fn what_was_lent_page_by_page_goes_back_without_a_page_of_the_pool() {
+    let (system, vm) = with_vm(OPEN);
+    let hw = system.hardware();
+    for index in 0..512 {
+        let lent = span(HOST_REGION + index, 1);
+        system.guest_share(vm, lent, MEMORY + index, ALL).unwrap();
+    }
+    // Somebody tidies up.
+    system.collapse(span(HOST_REGION, 512)).unwrap();
+    assert_eq!(
+        system.guest_set_permissions(vm, range(MEMORY + 3, 1), READ),
+        Ok(1)
+    );
+    let mut reserve = of_vm(&system, 1, |vm| {
+        core::mem::replace(&mut vm.reserve, Reserve::new())
+    });
+    let mut pool = Vec::new();
+    while let Some(page) = hw.allocate_page() {
+        pool.push(page);
+    }
+    for index in (0..512).rev() {
+        assert_eq!(system.guest_unshare(vm, range(MEMORY + index, 1)), Ok(1));
+    }
+    for page in pool {
+        hw.free_page(page);
+    }
+    of_vm(&system, 1, |vm| {
+        reserve.append(hw, core::mem::replace(&mut vm.reserve, Reserve::new()))
+    });
+    of_vm(&system, 1, |vm| vm.reserve = reserve);
+    assert_sound(&system);
+}
+
+#[test]
 fn frames_are_borrowed_several_times_and_counted() {
     let (system, vm) = with_vm(OPEN);
     let other = create(&system, 2, OPEN);
