@@ -101,6 +101,10 @@ pub enum ExitReason {
     Wait = 1,
     /// The guest has no page at a place in its memory. Value 0: gfn; value 1: [`AccessFlags`]. The host donates or
     /// shares the page and runs the vCPU again.
+    ///
+    /// Beside the declared memory, a VM that is not protected exits so with a fetch, and with what no syndrome describes,
+    /// where it has no page: the host may share one, or answers [`Answer::Refuse`]. What it stores in a page that it may only
+    /// read is one to a device there.
     MemoryFault = 2,
     /// A load from a device that the host emulates. Value 0: IPA; value 1: bytes (1, 2, 4 or 8).
     MmioRead = 3,

@@ -5,7 +5,7 @@
 
 use super::exit::Exit;
 use super::run::{Flow, Running};
-use crate::addr::{FRAME_SIZE, Ipa};
+use crate::addr::{FRAME_SHIFT, FRAME_SIZE, Ipa};
 use crate::hardware::{Extent, Hardware, Regime};
 use crate::ownership::guest::{GuestAccess, GuestVerdict};
 use crate::trap::abort::{Abort, FaultAddress, FaultKind};
@@ -70,7 +70,7 @@ impl<H: Hardware> Running<'_, '_, H> {
                 self.wait_for(trap, Exit::new(ExitReason::MemoryFault, gfn, flags, 0))
             }
             GuestVerdict::Lost { gfn } => self.wait_for(trap, Exit::new(ExitReason::Lost, gfn, 0, 0)),
-            GuestVerdict::Mmio => self.device_access(abort, trap, address),
+            GuestVerdict::Mmio => self.device_access(abort, trap, address, access),
             GuestVerdict::Inject => {
                 self.inject(refusal(abort));
                 ControlFlow::Continue(())
@@ -89,20 +89,31 @@ impl<H: Hardware> Running<'_, '_, H> {
 
     /// An access to a device that the host emulates. One that the syndrome does not describe (a pair, with a writeback, of
     /// a vector register, cache maintenance, a table walk, a fetch) is refused, and so is one that runs into the next page:
-    /// that page was not judged.
-    fn device_access(&mut self, abort: &Abort, trap: FaultRegisters, address: Ipa) -> Flow {
+    /// that page was not judged. Of a VM that is not protected the host refuses it: it may have memory to put there.
+    fn device_access(
+        &mut self,
+        abort: &Abort,
+        trap: FaultRegisters,
+        address: Ipa,
+        access: GuestAccess,
+    ) -> Flow {
         let described = abort.access.filter(|access| {
             let end = (address.value() & (FRAME_SIZE - 1)) + access.width.bytes();
             !abort.stage1_walk && !abort.cache_maintenance && end <= FRAME_SIZE
         });
-        let Some(access) = described else {
+        let Some(described) = described else {
+            if !self.regime.protected {
+                let flags = access_flags(abort, access).bits();
+                let gfn = address.value() >> FRAME_SHIFT;
+                return self.wait_for(trap, Exit::new(ExitReason::MemoryFault, gfn, flags, 0));
+            }
             self.inject(refusal(abort));
             return ControlFlow::Continue(());
         };
-        let bytes = access.width.bytes();
-        let exit = if access.write {
+        let bytes = described.width.bytes();
+        let exit = if described.write {
             let big_endian = self.big_endian();
-            let value = access.stored(&self.context().x, big_endian);
+            let value = described.stored(&self.context().x, big_endian);
             Exit::new(ExitReason::MmioWrite, address.value(), bytes, value)
         } else {
             Exit::new(ExitReason::MmioRead, address.value(), bytes, 0)

@@ -29,6 +29,9 @@ impl<H: Hardware> Ownership<'_, H> {
                 }
                 if allows(attributes, access) {
                     GuestVerdict::Retry
+                } else if access == GuestAccess::Write && !vm.is_memory(address.value()) {
+                    // Memory of the host's that the guest may only read: what it writes there is for the host to judge.
+                    GuestVerdict::Mmio
                 } else {
                     GuestVerdict::Missing { gfn }
                 }
@@ -38,6 +41,10 @@ impl<H: Hardware> Ownership<'_, H> {
                 GuestAnnotation::Lost => GuestVerdict::Lost { gfn },
                 GuestAnnotation::Absent if vm.is_memory(address.value()) => GuestVerdict::Missing { gfn },
                 GuestAnnotation::Absent if vm.guard => GuestVerdict::Inject,
+                // The host may put memory there yet.
+                GuestAnnotation::Absent if access == GuestAccess::Fetch && !vm.config.protected => {
+                    GuestVerdict::Missing { gfn }
+                }
                 // Nobody executes from device registers.
                 GuestAnnotation::Absent | GuestAnnotation::Device if access == GuestAccess::Fetch => {
                     GuestVerdict::Inject

@@ -152,30 +152,64 @@ fn a_device_that_the_host_refuses_does_not_answer() {
     }
 }
 
+/// Accesses that no syndrome describes: where, how the host is told of them, and what the guest is if they are refused.
+const UNDESCRIBED: [(u64, u64, AccessFlags, u64); 5] = {
+    let crossing = DEVICE + 0xffc;
+    [
+        // A pair, or one with a writeback: no valid syndrome.
+        (DATA | TRANSLATION, DEVICE, AccessFlags::empty(), 0x9600_0010),
+        // Cache maintenance.
+        (
+            DATA | 1 << 8 | WNR | TRANSLATION,
+            DEVICE,
+            AccessFlags::WRITE,
+            0x9600_0150,
+        ),
+        // A walk of the guest's own tables.
+        (
+            DATA | 1 << 7 | TRANSLATION,
+            DEVICE,
+            AccessFlags::WALK,
+            0x9600_0010,
+        ),
+        // A fetch.
+        (
+            0x20 << 26 | IL | TRANSLATION,
+            DEVICE,
+            AccessFlags::FETCH,
+            0x8600_0010,
+        ),
+        // An access whose second half is in another page.
+        (access(3, 0, 1, 1), crossing, AccessFlags::empty(), 0x9600_0010),
+    ]
+};
+
 #[test]
 fn an_access_that_the_syndrome_does_not_describe_is_refused() {
-    let crossing = DEVICE + 0xffc;
-    for (syndrome, address, esr) in [
-        // A pair, or one with a writeback: no valid syndrome.
-        (DATA | TRANSLATION, DEVICE, 0x9600_0010),
-        // Cache maintenance.
-        (DATA | 1 << 8 | WNR | TRANSLATION, DEVICE, 0x9600_0150),
-        // A walk of the guest's own tables.
-        (DATA | 1 << 7 | TRANSLATION, DEVICE, 0x9600_0010),
-        // A fetch.
-        (0x20 << 26 | IL | TRANSLATION, DEVICE, 0x8600_0010),
-        // An access whose second half is in another page.
-        (access(3, 0, 1, 1), crossing, 0x9600_0010),
-    ] {
+    for (syndrome, address, _, esr) in UNDESCRIBED {
         let bench = Bench::new();
         let vm = bench.guest();
         bench.plays([touch(syndrome, address), refused(bench, esr, address)]);
         bench.runs_to(vm, ExitReason::Interrupt, []);
     }
+    let crossing = DEVICE + 0xffc;
     let bench = Bench::new();
     let vm = bench.guest();
     bench.plays([touch(access(2, 0, 1, 1), crossing)]);
     bench.runs_to(vm, ExitReason::MmioRead, [crossing, 4]);
+}
+
+#[test]
+fn the_host_of_an_open_vm_may_have_memory_where_such_an_access_goes() {
+    for (syndrome, address, access, esr) in UNDESCRIBED {
+        let bench = Bench::new();
+        let vm = bench.launched(VmFlags::empty(), 1);
+        bench.plays([touch(syndrome, address), refused(bench, esr, address)]);
+        let exit = [address >> 12, access.bits()];
+        bench.runs_to(vm, ExitReason::MemoryFault, exit);
+        bench.answers(Answer::Refuse, [0; 4]);
+        bench.runs_to(vm, ExitReason::Interrupt, []);
+    }
 }
 
 #[test]

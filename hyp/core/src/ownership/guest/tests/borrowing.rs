@@ -62,6 +62,21 @@ fn the_guest_has_the_rights_that_the_host_gives_and_no_others() {
 }
 
 #[test]
+fn beside_its_memory_a_guest_may_execute_what_comes_and_writes_to_the_host_what_it_may_only_read() {
+    let (system, vm) = with_vm(OPEN);
+    let gfn = MEMORY - 5;
+    let missing = GuestVerdict::Missing { gfn };
+    let device = GuestVerdict::Mmio;
+    assert_eq!(verdicts(&system, gfn), [device, device, missing]);
+    let lent = span(HOST_REGION, 1);
+    let execute = (Permissions::READ | Permissions::EXECUTE).bits();
+    system.guest_share(vm, lent, gfn, execute).unwrap();
+    let retry = GuestVerdict::Retry;
+    assert_eq!(verdicts(&system, gfn), [retry, device, retry]);
+    assert_sound(&system);
+}
+
+#[test]
 fn what_was_lent_page_by_page_goes_back_without_a_page_of_the_pool() {
     let (system, vm) = with_vm(OPEN);
     let hw = system.hardware();
