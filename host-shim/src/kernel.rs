@@ -54,4 +54,10 @@ pub trait Kernel: Hypercall + HostMemory + Send + Sync + Debug + 'static {
     fn is_killed(&self) -> bool {
         false
     }
+
+    /// Does something during which this CPU is neither interrupted nor preempted. It does not sleep, and has a lock that
+    /// whoever interrupts may want. Called in any context.
+    fn uninterrupted(&self, work: &mut dyn FnMut()) {
+        work();
+    }
 }

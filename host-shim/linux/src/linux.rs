@@ -1,6 +1,7 @@
 //! What the module needs of the kernel that it lives in.
 //!
-//! [`host_shim::Kernel`] is part of it: the way to EL2, the contents of frames, the lock, and how to wait. Unless a
+//! [`host_shim::Kernel`] is part of it: the way to EL2, the contents of frames, the lock, how to wait, and how not to be
+//! interrupted. Unless a
 //! method says otherwise it is called by a task, with interrupts on and no spin lock held, and may sleep.
 
 use crate::Errno;
@@ -113,9 +114,6 @@ pub trait Linux: Kernel + Clone {
 
     /// Has an interrupt wait for this CPU, whose interrupts are off: it comes, and is nothing, once they are on.
     fn interrupt_here(&self);
-
-    /// Does something with the interrupts of this CPU off: it neither sleeps nor is preempted. Called in any context.
-    fn uninterrupted(&self, work: &mut dyn FnMut());
 
     /// Whether a signal waits for the caller. Does not sleep.
     fn has_signal(&self) -> bool;

@@ -89,6 +89,14 @@ impl Kernel for Skin {
         // SAFETY: it only looks.
         unsafe { skin::fh_is_killed() }
     }
+
+    fn uninterrupted(&self, work: &mut dyn FnMut()) {
+        // SAFETY: they are restored below, on the same CPU.
+        let flags = unsafe { skin::fh_interrupts_off() };
+        work();
+        // SAFETY: the flags are those of above.
+        unsafe { skin::fh_interrupts_restore(flags) };
+    }
 }
 
 /// An address space of a process: a reference to its `mm_struct`, which keeps the structure and not what is mapped.
@@ -345,14 +353,6 @@ impl Linux for Skin {
     fn interrupt_here(&self) {
         // SAFETY: the caller has interrupts off.
         unsafe { skin::fh_interrupt_here() };
-    }
-
-    fn uninterrupted(&self, work: &mut dyn FnMut()) {
-        // SAFETY: they are restored below, on the same CPU.
-        let flags = unsafe { skin::fh_interrupts_off() };
-        work();
-        // SAFETY: the flags are those of above.
-        unsafe { skin::fh_interrupts_restore(flags) };
     }
 
     fn has_signal(&self) -> bool {

@@ -366,10 +366,6 @@ impl Linux for Machine {
         self.el2.interrupt();
     }
 
-    fn uninterrupted(&self, work: &mut dyn FnMut()) {
-        work();
-    }
-
     fn has_signal(&self) -> bool {
         let state = self.state();
         // The signal that there is, is the first.
