@@ -76,6 +76,8 @@ struct FakeVm {
     tables: BTreeSet<u64>,
     map: BTreeMap<u64, (u64, Permissions)>,
     lost: BTreeSet<u64>,
+    /// What the guest has used since the last look.
+    used: BTreeSet<u64>,
     vcpus: BTreeMap<u64, FakeVcpu>,
     relinquished: u64,
     results: Vec<i64>,

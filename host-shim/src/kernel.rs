@@ -12,7 +12,8 @@ pub struct NotReachable;
 /// How the kernel reaches the contents of frames. The shim only asks it for frames that the host may touch; should
 /// EL2 have taken one all the same, an implementation with exception fixups can say so.
 ///
-/// A frame that is written may be given to a guest next: EL2 cleans the caches itself.
+/// A frame that is written may be given to a guest next: EL2 cleans the caches itself. Of one that is only lent they are
+/// cleaned here.
 pub trait HostMemory {
     /// Copies bytes from `offset` in a frame on. They do not run past its end.
     ///
@@ -31,6 +32,10 @@ pub trait HostMemory {
     /// # Errors
     /// [`NotReachable`].
     fn zero(&self, frame: Pfn, frames: u64) -> Result<(), NotReachable>;
+
+    /// Cleans the caches of `frames` frames to the point of coherency: a guest that has its own caches off reads what was
+    /// written. Asked for what the guest borrows; what it is given EL2 cleans.
+    fn clean(&self, _frame: Pfn, _frames: u64) {}
 
     /// Loads the 64-bit word of number `index` of a run page, in one access that is made exactly once.
     fn load_word(&self, frame: Pfn, index: usize) -> u64;

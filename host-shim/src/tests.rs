@@ -17,4 +17,5 @@ mod races;
 mod renew;
 mod slots;
 pub(crate) mod support;
+mod user;
 mod walk;

@@ -8,12 +8,17 @@ mod end;
 mod fault;
 mod identity;
 mod launch;
+mod lent;
+mod record;
 mod renew;
 mod slot;
+mod user;
 
 pub(crate) use identity::Identity;
+pub use lent::Loans;
 pub(crate) use slot::Slot;
 pub use slot::{MAX_SLOT_PAGES, MAX_SLOTS, SlotConfig};
+pub use user::{UserPage, UserSlot, UserSlotConfig};
 
 use crate::account::Purpose;
 use crate::host::Host;

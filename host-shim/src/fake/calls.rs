@@ -142,6 +142,7 @@ impl State {
                     tables: BTreeSet::new(),
                     map: BTreeMap::new(),
                     lost: BTreeSet::new(),
+                    used: BTreeSet::new(),
                     vcpus: BTreeMap::new(),
                     relinquished: 0,
                     results: Vec::new(),
@@ -244,7 +245,9 @@ impl State {
                         Owner::Borrowed { by: by - 1 }
                     };
                     state.set(frame, owner);
-                    state.vms.get_mut(&slot).unwrap().map.remove(&gfn);
+                    let vm = state.vms.get_mut(&slot).unwrap();
+                    vm.map.remove(&gfn);
+                    vm.used.remove(&gfn);
                     Ok(())
                 })
             }
@@ -359,7 +362,16 @@ impl State {
                 vcpu.registers.insert(register, value);
                 Ok([0; 3])
             }
-            VmCall::Run { .. } | VmCall::TestAge { .. } | VmCall::Audit { .. } => {
+            VmCall::TestAge { vm, range } => {
+                let slot = self.kind(vm, false)?;
+                let [done, ..] = self.by_gfn(range, |_, _| Ok(()))?;
+                let vm = self.vms.get_mut(&slot).unwrap();
+                let looked = range.gfn..range.gfn + done;
+                let before = vm.used.len();
+                vm.used.retain(|gfn| !looked.contains(gfn));
+                Ok([done, (before - vm.used.len()) as u64, 0])
+            }
+            VmCall::Run { .. } | VmCall::Audit { .. } => {
                 panic!("the tests do not make {call:?}")
             }
         }

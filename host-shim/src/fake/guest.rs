@@ -220,8 +220,8 @@ impl State {
         }
     }
 
-    fn access(&self, slot: u8, gfn: u64, permission: Permissions) -> Result<u64, Outcome> {
-        let vm = &self.vms[&slot];
+    fn access(&mut self, slot: u8, gfn: u64, permission: Permissions) -> Result<u64, Outcome> {
+        let vm = self.vms.get_mut(&slot).unwrap();
         let write = permission == Permissions::WRITE;
         let flags = if write {
             AccessFlags::WRITE
@@ -230,7 +230,10 @@ impl State {
         };
         match vm.map.get(&gfn) {
             _ if vm.lost.contains(&gfn) => Err(stop(ExitReason::Lost, gfn, 0)),
-            Some((frame, permissions)) if permissions.contains(permission) => Ok(*frame),
+            Some((frame, permissions)) if permissions.contains(permission) => {
+                vm.used.insert(gfn);
+                Ok(*frame)
+            }
             _ => Err(stop(ExitReason::MemoryFault, gfn, flags.bits())),
         }
     }

@@ -1,5 +1,6 @@
 //! Putting memory behind a guest's pages.
 
+use super::record::Mark;
 use super::{Identity, Slot};
 use crate::memfd::{Hold, Page};
 use crate::{Error, Kernel, PartError};
@@ -119,7 +120,7 @@ impl<K: Kernel> Identity<K> {
             Page::Fresh | Page::Ready | Page::Hole => {}
         }
         let first = slot.window().start;
-        if slot.borrowed.lock().contains(wanted - first) {
+        if slot.record.has(Mark::Borrowed, wanted - first) {
             // It has the page, but may do less with it than it wants: the host took a permission away to see this.
             return self
                 .call_range(|vm, _| {
@@ -132,7 +133,10 @@ impl<K: Kernel> Identity<K> {
         }
         hold.prepare(part.clone())?;
         for run in ready(hold, part) {
-            for new in self.record(slot, run.start - first..run.end - first) {
+            self.host()
+                .kernel()
+                .clean(hold.frame(run.start), run.end - run.start);
+            while let Some(new) = slot.claim(run.start - first..run.end - first) {
                 let pages = new.start + first..new.end + first;
                 let frames = hold.frame(pages.start).range(new.end - new.start);
                 let result = self.call_range(|vm, done| {
@@ -150,8 +154,8 @@ impl<K: Kernel> Identity<K> {
                     )
                 });
                 if let Err(PartError { done, error }) = result {
-                    slot.borrowed.lock().remove(new.start + done..new.end);
-                    if slot.borrowed.lock().contains(wanted - first) && wanted < pages.start + done {
+                    slot.disclaim(new.start + done..new.end);
+                    if slot.record.has(Mark::Borrowed, wanted - first) && wanted < pages.start + done {
                         return Ok(());
                     }
                     return Err(error);
@@ -159,24 +163,6 @@ impl<K: Kernel> Identity<K> {
             }
         }
         Ok(())
-    }
-
-    /// Records that the guest borrows a window of a slot, and returns what of it it did not.
-    fn record(&self, slot: &Slot<K>, window: Range<u64>) -> Vec<Range<u64>> {
-        let mut borrowed = slot.borrowed.lock();
-        let mut new = Vec::new();
-        let mut at = window.start;
-        while at < window.end {
-            let have = borrowed
-                .first_in(at..window.end)
-                .unwrap_or(window.end..window.end);
-            if at < have.start {
-                new.push(at..have.start);
-            }
-            at = have.end;
-        }
-        borrowed.insert(window);
-        new
     }
 }
 

@@ -1,10 +1,11 @@
 //! A VM's identity: what everybody holds on to who must find it, even when it has died.
 
 use super::VmConfig;
+use super::lent::Lent;
 use super::slot::{Slot, Slots};
 use crate::host::Host;
 use crate::memfd::{Debt, Inode};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, SpinMutex};
 use crate::{CallError, Error, Kernel, PartError, Pfn, RangeError};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -28,6 +29,11 @@ pub(crate) struct Identity<K: Kernel> {
     /// Held by whoever ends the VM.
     pub(super) ending: Mutex<K, ()>,
     pub(super) slots: Mutex<K, Slots<K>>,
+    pub(super) lent: SpinMutex<Lent<K>>,
+    /// Slots of a process's memory that are deleted.
+    pub(super) retired: Mutex<K, Vec<Arc<Slot<K>>>>,
+    /// Pages that EL2 did not take back when it had to.
+    pub(super) stuck: AtomicU64,
     /// Memory whose last file was closed while the guest had some of it.
     pub(super) adopted: Mutex<K, Vec<Arc<Inode<K>>>>,
     pub(super) debts: Mutex<K, Vec<Debt<K>>>,
@@ -52,6 +58,9 @@ impl<K: Kernel> Identity<K> {
             gone: AtomicBool::new(false),
             ending: Mutex::<K, _>::new(()),
             slots: Mutex::<K, _>::new(Slots::new()),
+            lent: SpinMutex::new(Lent::new()),
+            retired: Mutex::<K, _>::new(Vec::new()),
+            stuck: AtomicU64::new(0),
             adopted: Mutex::<K, _>::new(Vec::new()),
             debts: Mutex::<K, _>::new(Vec::new()),
             run_pages: Mutex::<K, _>::new(Vec::new()),

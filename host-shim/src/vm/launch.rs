@@ -9,12 +9,12 @@ use core::ops::Range;
 use hyp_abi::GuestRange;
 
 impl<K: Kernel> Vm<K> {
-    /// The guest frame numbers that have slots at the moment, ascending, those together that lie together: what is to be
-    /// declared before the launch.
+    /// The guest frame numbers that have slots of files at the moment, ascending, those together that lie together: what is to
+    /// be declared before the launch. Where a process's memory stands behind them it may go, and a device come.
     #[must_use]
     pub fn slot_ranges(&self) -> Vec<GuestRange> {
         let mut ranges: Vec<GuestRange> = Vec::new();
-        for slot in self.core().slots.lock().ascending() {
+        for slot in (self.core().slots.lock().ascending()).filter(|slot| slot.user().is_none()) {
             let gfns = slot.gfns();
             match ranges.last_mut() {
                 Some(last) if last.gfn + last.frames == gfns.start => last.frames += slot.pages(),

@@ -1,10 +1,11 @@
-//! Memory slots: which guest frame numbers a range of a file stands behind.
+//! Memory slots: which guest frame numbers a range of a file, or of a process's memory, stands behind.
 
+use super::record::{Mark, Record};
+use super::user::Conditions;
 use super::{Identity, Vm};
 use crate::memfd::{GuestMemfd, Inner, Inode, Page};
-use crate::range_set::RangeSet;
 use crate::sync::Mutex;
-use crate::{Error, Kernel};
+use crate::{Error, Kernel, PartError};
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use core::ops::Range;
@@ -39,13 +40,18 @@ pub struct SlotConfig<'a, K: Kernel> {
 pub(crate) struct Slot<K: Kernel> {
     gfn: u64,
     pages: u64,
-    /// The first page in the file.
+    /// The first page in the file, or of the process.
     first: u64,
     file: Weak<Inner<K>>,
     inode: Weak<Inode<K>>,
+    /// What a guest may do with the process's memory; `None` if there is a file.
+    user: Option<Conditions>,
     life: AtomicU8,
-    /// The pages that the guest borrows, counted from the slot's first. Recorded before they are shared.
-    pub(super) borrowed: Mutex<K, RangeSet>,
+    /// What is known of its pages, counted from the slot's first. That one is borrowed is recorded before it is shared. Of a
+    /// process's memory it changes only under the lock of what is lent.
+    pub(super) record: Record,
+    /// Whoever changes the record of a file's pages has it, for a few instructions.
+    changing: Mutex<K, ()>,
 }
 
 const ALIVE: u8 = 0;
@@ -53,8 +59,48 @@ const LEAVING: u8 = 1;
 const DELETED: u8 = 2;
 
 impl<K: Kernel> Slot<K> {
+    /// A slot of a process's memory, that begins with this page of it.
+    pub(super) fn of_user(gfn: u64, pages: u64, first: u64, conditions: Conditions) -> Self {
+        Self {
+            gfn,
+            pages,
+            first,
+            file: Weak::new(),
+            inode: Weak::new(),
+            user: Some(conditions),
+            life: AtomicU8::new(ALIVE),
+            record: Record::new(pages),
+            changing: Mutex::<K, _>::default(),
+        }
+    }
+
+    /// What a guest may do with the process's memory; `None` if there is a file.
+    pub(super) const fn user(&self) -> Option<&Conditions> {
+        self.user.as_ref()
+    }
+
     pub(crate) const fn pages(&self) -> u64 {
         self.pages
+    }
+
+    /// The first page in the file, or of the process.
+    pub(super) const fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Records that the guest borrows the first pages of a window of the slot that it does not borrow yet, and returns which.
+    pub(super) fn claim(&self, window: Range<u64>) -> Option<Range<u64>> {
+        self.record.prepare(window.clone());
+        let _alone = self.changing.lock();
+        let new = self.record.first_without(Mark::Borrowed, window)?;
+        self.record.mark(Mark::Borrowed, new.clone());
+        Some(new)
+    }
+
+    /// Records that the guest does not borrow a window of the slot after all.
+    pub(super) fn disclaim(&self, window: Range<u64>) {
+        let _alone = self.changing.lock();
+        self.record.clear(Mark::Borrowed, window);
     }
 
     /// Its pages in the file.
@@ -84,8 +130,8 @@ impl<K: Kernel> Slot<K> {
         self.gfn..self.gfn + self.pages
     }
 
-    /// Whether it can be mapped from. Asked with the hold of the extent: whoever deletes the slot takes every hold after
-    /// saying so.
+    /// Whether it can be mapped from. Asked with the hold of the extent, or the lock of what is lent: whoever deletes the slot
+    /// takes every hold, and the lock, after saying so.
     pub(super) fn is_alive(&self) -> bool {
         self.life.load(Ordering::SeqCst) == ALIVE
     }
@@ -120,13 +166,28 @@ impl<K: Kernel> Slots<K> {
         self.by_gfn.values()
     }
 
-    fn add(&mut self, number: u32, slot: &Arc<Slot<K>>) -> Result<(), Error> {
+    pub(super) fn by_number(&self, number: u32) -> Option<&Arc<Slot<K>>> {
+        self.by_number.get(&number)
+    }
+
+    /// Whether a slot other than that of a number has some of these guest frame numbers.
+    pub(super) fn overlap(&self, gfns: &Range<u64>, except: u32) -> bool {
+        let ours = self.by_number.get(&except);
+        let mut there = self
+            .by_gfn
+            .range(..gfns.end)
+            .rev()
+            .map(|(_, slot)| slot)
+            .filter(|slot| ours.is_none_or(|ours| !Arc::ptr_eq(slot, ours)));
+        there.next().is_some_and(|slot| slot.gfns().end > gfns.start)
+    }
+
+    pub(super) fn add(&mut self, number: u32, slot: &Arc<Slot<K>>) -> Result<(), Error> {
         if self.by_number.contains_key(&number) {
             // A slot is never changed, only deleted.
             return Err(Error::InvalidArgument);
         }
-        let before = self.by_gfn.range(..slot.gfns().end).next_back();
-        if before.is_some_and(|(start, other)| start + other.pages > slot.gfn) {
+        if self.overlap(&slot.gfns(), number) {
             return Err(Error::Exists);
         }
         self.by_number.insert(number, Arc::clone(slot));
@@ -174,8 +235,10 @@ impl<K: Kernel> Vm<K> {
             first: config.offset / FRAME_SIZE,
             file: Arc::downgrade(file),
             inode: Arc::downgrade(file.inode()),
+            user: None,
             life: AtomicU8::new(ALIVE),
-            borrowed: Mutex::<K, _>::default(),
+            record: Record::new(config.size / FRAME_SIZE),
+            changing: Mutex::<K, _>::default(),
         });
         file.bind(&slot.window(), &slot)?;
         core.slots
@@ -209,6 +272,9 @@ impl<K: Kernel> Vm<K> {
         }
         slot.life.store(DELETED, Ordering::SeqCst);
         core.slots.lock().remove(number);
+        if slot.user().is_some() {
+            core.unwatch(&slot);
+        }
         if let Some(file) = slot.file() {
             file.unbind(slot.first);
         }
@@ -238,32 +304,76 @@ impl<K: Kernel> Identity<K> {
         self.unshare(slot, 0..slot.pages)
     }
 
-    /// Ends the sharing of what the guest borrows of a window of a slot, counted from the slot's first page. The record
-    /// stays locked meanwhile, so that of two who do this both come back only when it is done.
+    /// Ends the sharing of what the guest borrows of a window of a slot, counted from the slot's first page. Of two who do this
+    /// both come back only when it is done.
     pub(crate) fn unshare(&self, slot: &Slot<K>, window: Range<u64>) -> Result<(), Error> {
-        let mut borrowed = slot.borrowed.lock();
-        while let Some(part) = borrowed.first_in(window.clone()) {
+        if slot.user().is_some() {
+            return self.take_all_back(slot);
+        }
+        loop {
+            let leaving = match slot.leave(&window) {
+                Leave::Nothing => return Ok(()),
+                Leave::Another => {
+                    self.host().kernel().relax();
+                    continue;
+                }
+                Leave::Run(run) => run,
+            };
             let result = self.call_range(|vm, done| {
-                let range = GuestRange::new(slot.gfn + part.start + done, part.end - part.start - done);
-                self.host().hypervisor().unshare_guest(vm, range)
+                let left = GuestRange::new(
+                    slot.gfn + leaving.start + done,
+                    leaving.end - leaving.start - done,
+                );
+                self.host().hypervisor().unshare_guest(vm, left)
             });
-            match result {
-                Ok(()) => borrowed.remove(part),
-                Err(stopped) => {
-                    let end = part.start + stopped.done;
-                    borrowed.remove(part.start..end);
-                    match stopped.error {
-                        // The VM died first, and everything that it borrowed went back with it.
-                        Error::Gone => borrowed.remove(part),
-                        // Recorded, but then it was not shared.
-                        error if error.status() == Some(Status::GfnNotMapped) => {
-                            borrowed.remove(end..end + 1);
-                        }
-                        error => return Err(error),
-                    }
+            let (mut gone, mut refused) = (leaving.end, None);
+            if let Err(PartError { done, error }) = result {
+                gone = leaving.start + done;
+                match error {
+                    // The VM died first, and everything that it borrowed went back with it.
+                    Error::Gone => gone = leaving.end,
+                    // Recorded, but then it was not shared.
+                    error if error.status() == Some(Status::GfnNotMapped) => gone += 1,
+                    error => refused = Some(error),
                 }
             }
+            slot.left(&leaving, leaving.start..gone);
+            if let Some(error) = refused {
+                return Err(error);
+            }
         }
-        Ok(())
+    }
+}
+
+/// What the end of a sharing begins with.
+enum Leave {
+    /// These pages, which are the caller's to unshare.
+    Run(Range<u64>),
+    /// Somebody else is at work on the next page.
+    Another,
+    /// There is nothing.
+    Nothing,
+}
+
+impl<K: Kernel> Slot<K> {
+    fn leave(&self, window: &Range<u64>) -> Leave {
+        let _alone = self.changing.lock();
+        let Some(run) = self.record.first_with(Mark::Borrowed, window.clone()) else {
+            return Leave::Nothing;
+        };
+        match self.record.first_without(Mark::Leaving, run.clone()) {
+            Some(ours) if ours.start == run.start => {
+                self.record.mark(Mark::Leaving, ours.clone());
+                Leave::Run(ours)
+            }
+            _ => Leave::Another,
+        }
+    }
+
+    /// Of what was leaving, this has left.
+    fn left(&self, leaving: &Range<u64>, gone: Range<u64>) {
+        let _alone = self.changing.lock();
+        self.record.clear(Mark::Borrowed, gone);
+        self.record.clear(Mark::Leaving, leaving.clone());
     }
 }
