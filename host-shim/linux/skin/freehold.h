@@ -31,6 +31,8 @@ struct inode;
 struct seat;
 struct eventfd_ctx;
 struct listener;
+struct page;
+struct watch;
 struct vm_area_struct;
 
 /* ---- The Rust half's, called by the skin. ---- */
@@ -61,6 +63,13 @@ bool fhr_ready(void *context);
 void fhr_sweep(void *module);
 /* Somebody has signalled what is listened at. Interrupts are off, and locks may be held. */
 void fhr_hear(void *ear);
+/* What becomes of an address space. Locks may be held, and it is told where one may sleep. */
+void fhr_watch_begin(void *watcher, unsigned long start, unsigned long end, bool may_sleep);
+void fhr_watch_end(void *watcher);
+/* Whether it was used since somebody last asked and forgot. */
+bool fhr_watch_used(void *watcher, unsigned long start, unsigned long end, bool forget);
+/* May sleep. */
+void fhr_watch_over(void *watcher);
 
 /* ---- The skin's, called by the Rust half. ---- */
 
@@ -88,6 +97,8 @@ void fh_pages_free(u64 pfn, unsigned int order);
 int fh_frame_read(u64 pfn, size_t offset, u8 *to, size_t length);
 int fh_frame_write(u64 pfn, size_t offset, const u8 *from, size_t length);
 int fh_frame_zero(u64 pfn);
+/* Cleans the caches of a frame, to the point of coherency. */
+void fh_frame_clean(u64 pfn);
 int fh_copy_from_user(u8 *to, unsigned long address, size_t length);
 int fh_copy_to_user(unsigned long address, const u8 *from, size_t length);
 /* The caller's address space; the structure stays until it is put. */
@@ -97,6 +108,17 @@ bool fh_space_is_caller(struct mm_struct *space);
 /* Counts pages as locked, if RLIMIT_MEMLOCK or CAP_IPC_LOCK allows it. */
 bool fh_space_lock(struct mm_struct *space, unsigned long pages);
 void fh_space_unlock(struct mm_struct *space, unsigned long pages);
+
+/* space.c: the address space of a process, seen from outside. */
+/* A reference to the page at an address of the caller's, to be put. It is there to be written to if that is asked for. */
+int fh_user_page_get(unsigned long address, bool write, struct page **page, u64 *pfn, bool *writable);
+/* In any context. */
+void fh_user_page_set_dirty(struct page *page);
+void fh_user_page_put(struct page *page);
+/* From now on the watcher is told what becomes of the caller's address space. */
+int fh_watch_create(void *watcher, struct watch **watch);
+/* Once this returns nothing is told any more, nor being told. */
+void fh_watch_free(struct watch *watch);
 
 /* lock.c */
 /* Waits until bit 0 of the word is clear, and sets it. */

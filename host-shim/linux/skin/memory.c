@@ -11,7 +11,9 @@
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <asm/barrier.h>
 #include <asm/memory.h>
+#include <asm/sysreg.h>
 
 #include "freehold.h"
 
@@ -128,6 +130,17 @@ int fh_frame_zero(u64 pfn)
 	return 0;
 failed:
 	return -EFAULT;
+}
+
+void fh_frame_clean(u64 pfn)
+{
+	/* CTR_EL0.DminLine: the words of the smallest line, log2 (DDI 0487, D24.2). */
+	unsigned long line = 4UL << ((read_sysreg(ctr_el0) >> 16) & 0xf), at = (unsigned long)frame_address(pfn);
+	unsigned long end = at + PAGE_SIZE;
+
+	for (; at < end; at += line)
+		asm volatile("dc cvac, %0" : : "r" (at) : "memory");
+	dsb(sy);
 }
 
 int fh_copy_from_user(u8 *to, unsigned long address, size_t length)

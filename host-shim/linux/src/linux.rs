@@ -9,8 +9,10 @@ use alloc::sync::Arc;
 use core::any::Any;
 use core::ffi::CStr;
 use core::fmt;
+use core::ops::Range;
 use host_shim::memfd::Mappings;
 use host_shim::provider::Allocated;
+use host_shim::vm::UserPage;
 use host_shim::{Block, Kernel, Pfn};
 
 /// The kernel.
@@ -24,6 +26,13 @@ pub trait Linux: Kernel + Clone {
 
     /// An eventfd. It lasts as long as somebody has this, also if its last descriptor is closed.
     type Eventfd: fmt::Debug + PartialEq + Send + Sync + 'static;
+
+    /// A page of a process: a reference, so that the frame is not another's meanwhile.
+    type UserPage: UserPage + fmt::Debug;
+
+    /// That somebody watches an address space. Dropping it waits until nothing is told any more. It is dropped by a task that
+    /// has no part of the space locked.
+    type Watch: fmt::Debug + Send + Sync + 'static;
 
     /// That somebody listens at an eventfd. Once it is dropped, nothing is heard any more. It is dropped by a task.
     type Listener: fmt::Debug + Send + Sync + 'static;
@@ -66,6 +75,19 @@ pub trait Linux: Kernel + Clone {
 
     /// Takes that back. Does not sleep.
     fn unlock_frames(&self, space: &Self::Space, frames: u64);
+
+    /// The page at an address of the caller's, put in if there is none: one to write to, or one that may be read and perhaps
+    /// written. Pages that are only mapped by their number are not found.
+    ///
+    /// # Errors
+    /// [`Errno::FAULT`] if the caller could not do that itself; [`Errno::HWPOISON`]; [`Errno::NOMEM`].
+    fn user_page(&self, address: u64, write: bool) -> Result<Self::UserPage, Errno>;
+
+    /// Has `watcher` told what becomes of the caller's address space.
+    ///
+    /// # Errors
+    /// [`Errno::NOMEM`]; [`Errno::INTR`] for a signal.
+    fn watch(&self, watcher: Arc<dyn Watcher>) -> Result<Self::Watch, Errno>;
 
     /// Makes a descriptor of the caller's, which keeps the object until its last duplicate and mapping are gone.
     ///
@@ -157,6 +179,24 @@ pub trait Linux: Kernel + Clone {
 
 /// Makes what is behind a file, and is told what user space has mapped of it.
 pub type MakeFile<'a> = &'a mut dyn FnMut(Arc<dyn Mappings>) -> Result<Arc<dyn Descriptor>, Errno>;
+
+/// Who watches an address space. Ranges are of addresses, and whole pages. But for [`Watcher::over`], it is called in any
+/// context, with locks held that whoever allocates may want, and by several at once.
+pub trait Watcher: fmt::Debug + Send + Sync {
+    /// Pages of a range are about to be taken, or to be changed or write-protected: when this returns nobody uses them by way
+    /// of the watcher, nor looks for them anew before [`Watcher::end`]. It does not wait; `pause` lets others have the CPU, if
+    /// they can.
+    fn begin(&self, range: Range<u64>, pause: &mut dyn FnMut());
+
+    /// That is done.
+    fn end(&self);
+
+    /// Whether a page of a range was used by way of the watcher since somebody last asked with `forget`.
+    fn is_used(&self, range: Range<u64>, forget: bool) -> bool;
+
+    /// All of it is about to be taken, for good, or it is not watched any more. Called by a task, perhaps more than once.
+    fn over(&self, pause: &mut dyn FnMut());
+}
 
 /// Who listens at an eventfd.
 pub trait Ear: fmt::Debug + Send + Sync {

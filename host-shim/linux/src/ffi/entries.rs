@@ -4,7 +4,7 @@ use super::Skin;
 use super::skin::{self, Object};
 use crate::errno::returned;
 use crate::kvm::{Refusal, System, statistics};
-use crate::linux::{Ear, Level};
+use crate::linux::{Ear, Level, Watcher};
 use crate::{Descriptor, Errno, Linux};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -178,6 +178,84 @@ unsafe extern "C" fn fhr_sweep(module: Module) {
     // SAFETY: by the caller's promise.
     let system = unsafe { system(module) };
     system.sweep();
+}
+
+/// Hands a watcher to the skin.
+pub(super) fn give_watcher(watcher: Arc<dyn Watcher>) -> *mut c_void {
+    Box::into_raw(Box::new(watcher)).cast()
+}
+
+/// Takes a watcher back from the skin.
+///
+/// # Safety
+/// [`give_watcher`] made it, it is taken once, and nothing is told any more.
+pub(super) unsafe fn take_watcher(watcher: *mut c_void) -> Arc<dyn Watcher> {
+    // SAFETY: by the caller's promise.
+    *unsafe { Box::from_raw(watcher.cast::<Arc<dyn Watcher>>()) }
+}
+
+/// # Safety
+/// [`give_watcher`] made it, and it is not taken back while the reference is used.
+unsafe fn watcher<'a>(watcher: *mut c_void) -> &'a Arc<dyn Watcher> {
+    // SAFETY: by the caller's promise.
+    unsafe { &*watcher.cast_const().cast::<Arc<dyn Watcher>>() }
+}
+
+/// Lets others have the CPU, if the kernel lets us.
+fn pause(may_sleep: bool) {
+    if may_sleep {
+        // SAFETY: the task may sleep.
+        unsafe { skin::fh_reschedule() };
+    }
+}
+
+/// Pages are about to be taken from an address space.
+///
+/// # Safety
+/// The watcher is that of a watch, which is not freed before this returns.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fhr_watch_begin(pointer: *mut c_void, start: c_ulong, end: c_ulong, may_sleep: bool) {
+    // SAFETY: by the caller's promise.
+    let watcher = unsafe { watcher(pointer) };
+    watcher.begin(start..end, &mut || pause(may_sleep));
+}
+
+/// They are taken.
+///
+/// # Safety
+/// As above.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fhr_watch_end(pointer: *mut c_void) {
+    // SAFETY: by the caller's promise.
+    let watcher = unsafe { watcher(pointer) };
+    watcher.end();
+}
+
+/// Whether pages of an address space were used.
+///
+/// # Safety
+/// As above.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fhr_watch_used(
+    pointer: *mut c_void,
+    start: c_ulong,
+    end: c_ulong,
+    forget: bool,
+) -> bool {
+    // SAFETY: by the caller's promise.
+    let watcher = unsafe { watcher(pointer) };
+    watcher.is_used(start..end, forget)
+}
+
+/// The address space ends, or is not watched any more.
+///
+/// # Safety
+/// As above.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fhr_watch_over(pointer: *mut c_void) {
+    // SAFETY: by the caller's promise.
+    let watcher = unsafe { watcher(pointer) };
+    watcher.over(&mut || pause(true));
 }
 
 /// A page of a mapping is touched.

@@ -4,7 +4,7 @@ use super::entries;
 use super::lock::SleepLock;
 use super::panic::Line;
 use super::{hypercall, skin};
-use crate::linux::{Ear, Level, MakeFile, Signals};
+use crate::linux::{Ear, Level, MakeFile, Signals, Watcher};
 use crate::{Descriptor, Errno, Linux};
 use alloc::sync::Arc;
 use core::ffi::{CStr, c_int, c_void};
@@ -13,6 +13,7 @@ use core::ops::Range;
 use core::ptr;
 use host_shim::memfd::Mappings;
 use host_shim::provider::Allocated;
+use host_shim::vm::UserPage;
 use host_shim::{Block, HostMemory, Hypercall, Kernel, NotReachable, Pfn};
 
 /// The kernel that the module is loaded into.
@@ -64,6 +65,13 @@ impl HostMemory for Skin {
             reached(unsafe { skin::fh_frame_zero(number) })?;
         }
         Ok(())
+    }
+
+    fn clean(&self, frame: Pfn, frames: u64) {
+        for number in frame.number()..frame.number() + frames {
+            // SAFETY: it is memory of the kernel's own, and stays what it is.
+            unsafe { skin::fh_frame_clean(number) };
+        }
     }
 
     fn load_word(&self, frame: Pfn, index: usize) -> u64 {
@@ -202,6 +210,58 @@ impl Drop for Listener {
     }
 }
 
+/// A page of a process: a reference to the kernel's structure.
+#[derive(Debug)]
+pub(crate) struct Page {
+    page: *mut c_void,
+    frame: Pfn,
+    writable: bool,
+}
+
+impl UserPage for Page {
+    fn frame(&self) -> Pfn {
+        self.frame
+    }
+
+    fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    fn set_dirty(&self) {
+        // SAFETY: it was got, and not put yet.
+        unsafe { skin::fh_user_page_set_dirty(self.page) };
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: it was got, and is put once.
+        unsafe { skin::fh_user_page_put(self.page) };
+    }
+}
+
+/// A notifier of an address space, and whose it is.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    watch: *mut c_void,
+    watcher: *mut c_void,
+}
+
+// SAFETY: the kernel's functions on it can be called by any task, at any time; a watcher is `Send` and `Sync`.
+unsafe impl Send for Watch {}
+
+// SAFETY: as above.
+unsafe impl Sync for Watch {}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // SAFETY: it was created, and is freed once.
+        unsafe { skin::fh_watch_free(self.watch) };
+        // SAFETY: nothing is told any more.
+        drop(unsafe { entries::take_watcher(self.watcher) });
+    }
+}
+
 /// The longest that is waited for a time, in nanoseconds: about an hour.
 const MAX_WAIT: u64 = 1 << 42;
 
@@ -210,6 +270,8 @@ impl Linux for Skin {
     type Seat = Seat;
     type Eventfd = Eventfd;
     type Listener = Listener;
+    type UserPage = Page;
+    type Watch = Watch;
 
     fn has_freehold(&self) -> bool {
         // SAFETY: it only looks.
@@ -265,6 +327,38 @@ impl Linux for Skin {
     fn unlock_frames(&self, space: &Space, frames: u64) {
         // SAFETY: as above.
         unsafe { skin::fh_space_unlock(space.0, frames) };
+    }
+
+    fn user_page(&self, address: u64, write: bool) -> Result<Page, Errno> {
+        let (mut page, mut frame, mut writable) = (ptr::null_mut(), 0, false);
+        // SAFETY: the answers have a place; the kernel checks the address.
+        let found = unsafe {
+            skin::fh_user_page_get(address, write, &raw mut page, &raw mut frame, &raw mut writable)
+        };
+        done(found)?;
+        let Some(frame) = Pfn::new(frame) else {
+            // SAFETY: it was got, and is put once.
+            unsafe { skin::fh_user_page_put(page) };
+            return Err(Errno::FAULT);
+        };
+        Ok(Page {
+            page,
+            frame,
+            writable,
+        })
+    }
+
+    fn watch(&self, watcher: Arc<dyn Watcher>) -> Result<Watch, Errno> {
+        let watcher = entries::give_watcher(watcher);
+        let mut watch = ptr::null_mut();
+        // SAFETY: the answer has a place; the watcher is the watch's until it is freed.
+        let created = unsafe { skin::fh_watch_create(watcher, &raw mut watch) };
+        if let Err(error) = done(created) {
+            // SAFETY: nobody else has it, since nothing is watched.
+            drop(unsafe { entries::take_watcher(watcher) });
+            return Err(error);
+        }
+        Ok(Watch { watch, watcher })
     }
 
     fn open(&self, name: &CStr, object: Arc<dyn Descriptor>) -> Result<u64, Errno> {

@@ -24,6 +24,7 @@ unsafe extern "C" {
     pub(super) fn fh_frame_read(pfn: u64, offset: usize, to: *mut u8, length: usize) -> c_int;
     pub(super) fn fh_frame_write(pfn: u64, offset: usize, from: *const u8, length: usize) -> c_int;
     pub(super) fn fh_frame_zero(pfn: u64) -> c_int;
+    pub(super) fn fh_frame_clean(pfn: u64);
 
     pub(super) fn fh_copy_from_user(to: *mut u8, address: c_ulong, length: usize) -> c_int;
     pub(super) fn fh_copy_to_user(address: c_ulong, from: *const u8, length: usize) -> c_int;
@@ -33,6 +34,18 @@ unsafe extern "C" {
     pub(super) fn fh_space_is_caller(space: *mut c_void) -> bool;
     pub(super) fn fh_space_lock(space: *mut c_void, frames: c_ulong) -> bool;
     pub(super) fn fh_space_unlock(space: *mut c_void, frames: c_ulong);
+
+    pub(super) fn fh_user_page_get(
+        address: c_ulong,
+        write: bool,
+        page: *mut *mut c_void,
+        pfn: *mut u64,
+        writable: *mut bool,
+    ) -> c_int;
+    pub(super) fn fh_user_page_set_dirty(page: *mut c_void);
+    pub(super) fn fh_user_page_put(page: *mut c_void);
+    pub(super) fn fh_watch_create(watcher: *mut c_void, watch: *mut *mut c_void) -> c_int;
+    pub(super) fn fh_watch_free(watch: *mut c_void);
 
     pub(super) fn fh_descriptor_open(name: *const c_char, object: Object) -> c_int;
     pub(super) fn fh_descriptor_get(descriptor: c_int, file: *mut *mut c_void, object: *mut Object) -> c_int;

@@ -44,6 +44,8 @@ pub const DEFAULT_IPA_BITS: u64 = 40;
 
 /// `KVM_CREATE_VCPU`. Argument: its index.
 pub const CREATE_VCPU: u32 = command(0x41);
+/// `KVM_GET_DIRTY_LOG`. Argument: a [`DirtyLog`].
+pub const GET_DIRTY_LOG: u32 = with::<DirtyLog>(WRITE, 0x42);
 /// `KVM_SET_USER_MEMORY_REGION`. Argument: a [`MemoryRegion`].
 pub const SET_USER_MEMORY_REGION: u32 = with::<MemoryRegion>(WRITE, 0x46);
 /// `KVM_SET_USER_MEMORY_REGION2`. Argument: a [`MemoryRegion2`].
@@ -104,8 +106,24 @@ pub struct MemoryRegion2 {
     pub pad: [u32; 29],
 }
 
+/// What the guest writes to in the slot is kept.
+pub const MEM_LOG_DIRTY_PAGES: u32 = 1 << 0;
+/// The guest may not write to the slot.
+pub const MEM_READONLY: u32 = 1 << 1;
 /// The slot has a file behind it.
 pub const MEM_GUEST_MEMFD: u32 = 1 << 2;
+
+/// Where to write what the guest has written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct DirtyLog {
+    /// The slot.
+    pub slot: u32,
+    /// Not looked at.
+    pub pad: u32,
+    /// The caller's address of a bitmap: a bit for each page, in words of 64.
+    pub bitmap: u64,
+}
 
 /// A file of guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
@@ -192,6 +210,7 @@ mod tests {
     fn commands_have_the_numbers_of_linux() {
         assert_eq!(SET_USER_MEMORY_REGION, 0x4020_AE46);
         assert_eq!(SET_USER_MEMORY_REGION2, 0x40A0_AE49);
+        assert_eq!(GET_DIRTY_LOG, 0x4010_AE42);
         assert_eq!(CREATE_GUEST_MEMFD, 0xC040_AED4);
         assert_eq!((RUN, CREATE_VCPU), (0xAE80, 0xAE41));
         assert_eq!((GET_MP_STATE, SET_MP_STATE), (0x8004_AE98, 0x4004_AE99));

@@ -14,9 +14,11 @@ use hyp_abi::vm::MAX_VCPUS;
 #[expect(missing_docs, reason = "KVM's documentation says what each is")]
 pub enum Capability {
     Irqchip = 0,
+    UserMemory = 3,
     NrVcpus = 9,
     NrMemslots = 10,
     MpState = 14,
+    SyncMmu = 16,
     DestroyMemoryRegionWorks = 21,
     IrqRouting = 25,
     JoinMemoryRegionsWorks = 30,
@@ -25,6 +27,7 @@ pub enum Capability {
     MaxVcpus = 66,
     OneReg = 70,
     SignalMsi = 77,
+    ReadonlyMem = 81,
     IrqfdResample = 82,
     ArmPsci = 87,
     DeviceCtrl = 89,
@@ -47,12 +50,15 @@ pub enum Capability {
 }
 
 /// Every capability that can have an answer other than 0.
-pub const ALL: [Capability; 31] = [
+pub const ALL: [Capability; 34] = [
     Capability::VcpuAttributes,
     Capability::ArmPtrauthAddress,
     Capability::ArmPtrauthGeneric,
     Capability::CounterOffset,
     Capability::Irqchip,
+    Capability::UserMemory,
+    Capability::SyncMmu,
+    Capability::ReadonlyMem,
     Capability::IrqRouting,
     Capability::Irqfd,
     Capability::Ioeventfd,
@@ -108,6 +114,9 @@ pub fn check<L: Linux>(system: &System<L>, protected: bool, number: u64) -> u64 
         | Capability::EnableCapVm
         | Capability::IoeventfdAnyLength
         | Capability::VcpuAttributes
+        | Capability::UserMemory
+        | Capability::SyncMmu
+        | Capability::ReadonlyMem
         | Capability::ArmIrqLineLayout2 => 1,
         Capability::ArmPtrauthAddress | Capability::ArmPtrauthGeneric => system.registers().keys.into(),
         Capability::CounterOffset => (!protected).into(),

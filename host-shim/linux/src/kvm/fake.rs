@@ -1,6 +1,6 @@
 //! A kernel for tests: user memory in a vector, descriptors in a table, and the shim's own fake EL2.
 
-use crate::linux::{Ear, Level, MakeFile, Signals};
+use crate::linux::{Ear, Level, MakeFile, Signals, Watcher};
 use crate::{Descriptor, Errno, Linux};
 use core::ffi::CStr;
 use core::fmt;
@@ -14,8 +14,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 mod eventfd;
+mod space;
 
 pub(crate) use eventfd::{Eventfd, Listener};
+use hyp_abi::FRAME_SIZE;
+use space::Space;
+pub(crate) use space::{Page, Watch};
 
 /// Where user memory begins.
 pub(crate) const USER: u64 = 0x10_0000;
@@ -55,6 +59,7 @@ pub(crate) struct Machine {
     pub(crate) el2: Fake,
     buddy: Arc<Buddy>,
     state: Arc<Mutex<State>>,
+    space: Arc<Mutex<Space>>,
 }
 
 impl Machine {
@@ -79,6 +84,7 @@ impl Machine {
             el2: Fake::new(),
             buddy: Arc::new(buddy),
             state: Arc::new(Mutex::new(state)),
+            space: Arc::default(),
         }
     }
 
@@ -244,6 +250,8 @@ impl Linux for Machine {
     type Seat = Seat;
     type Eventfd = Eventfd;
     type Listener = Listener;
+    type UserPage = Page;
+    type Watch = Watch;
 
     fn has_freehold(&self) -> bool {
         self.state().freehold
@@ -301,6 +309,14 @@ impl Linux for Machine {
 
     fn unlock_frames(&self, _: &u32, frames: u64) {
         self.state().locked -= frames;
+    }
+
+    fn user_page(&self, address: u64, write: bool) -> Result<Page, Errno> {
+        self.look_up(address, write)
+    }
+
+    fn watch(&self, watcher: Arc<dyn Watcher>) -> Result<Watch, Errno> {
+        Ok(self.add_watcher(watcher))
     }
 
     fn open(&self, _: &CStr, object: Arc<dyn Descriptor>) -> Result<u64, Errno> {

@@ -8,7 +8,7 @@ use core::cell::Cell;
 use host_shim::vcpu::Entry;
 use host_shim::vgic::VcpuSet;
 use host_shim::{Error, Exit};
-use hyp_abi::run_page::WaitKind;
+use hyp_abi::run_page::{AccessFlags, WaitKind};
 use hyp_abi::{FRAME_SIZE, Status, VcpuRegister};
 
 /// What a guest is told about its last exit when it runs next. It is kept until it does.
@@ -68,6 +68,16 @@ enum Next {
     Tell(UserExit, Answer),
     /// The command fails, and user space is told why if there is more to say.
     Fail(Option<UserExit>, Errno),
+}
+
+/// What the slots say of a guest frame number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    /// There is no slot.
+    None,
+    /// What is written there is written to a device.
+    ReadOnly,
+    Writable,
 }
 
 impl<L: Linux> Vcpu<L> {
@@ -260,7 +270,7 @@ impl<L: Linux> Vcpu<L> {
                 Next::Run(Answer::None)
             }
             Exit::Wait(WaitKind::Interrupt | WaitKind::Suspend) => Next::Wait,
-            Exit::MemoryFault { gfn, .. } => self.fault(gfn),
+            Exit::MemoryFault { gfn, access } => self.reach(gfn, access),
             Exit::MmioRead { ipa, bytes } => self.load(ipa, bytes),
             Exit::MmioWrite { ipa, bytes, value } => self.store(ipa, bytes, value),
             Exit::MemoryNeeded { pages } => {
@@ -314,9 +324,37 @@ impl<L: Linux> Vcpu<L> {
         }
     }
 
-    /// The guest has no page there.
-    fn fault(&self, gfn: u64) -> Next {
-        let given = self.vm.shim().map(|shim| shim.fault(gfn));
+    /// The guest reaches for memory in a way that is not one to reach for a device, or for what is memory in any case.
+    fn reach(&self, gfn: u64, access: AccessFlags) -> Next {
+        let write = access.contains(AccessFlags::WRITE);
+        let is_refused = match self.memory(gfn) {
+            Memory::None => !self.vm.is_protected() && !self.vm.is_declared(gfn),
+            Memory::ReadOnly => write,
+            Memory::Writable => false,
+        };
+        if is_refused {
+            Next::Run(Answer::Refuse)
+        } else {
+            self.fault(gfn, write)
+        }
+    }
+
+    /// The guest has no page there, or may not do with it what it wants.
+    fn fault(&self, gfn: u64, write: bool) -> Next {
+        let linux = self.vm.linux();
+        let given = self.vm.shim().map(|shim| {
+            if shim.user_slot_at(gfn).is_none() {
+                return shim.fault(gfn);
+            }
+            shim.fault_user(gfn, write, |address, write| {
+                let page = linux.user_page(address, write);
+                page.map_err(|error| match error {
+                    Errno::HWPOISON => Error::Poisoned,
+                    Errno::NOMEM => Error::NoMemory,
+                    _ => Error::NoBacking,
+                })
+            })
+        });
         match given {
             Ok(Ok(())) => Next::Run(Answer::Retry),
             Ok(Err(Error::NoMemory | Error::OverLimit)) => Next::Fail(None, Errno::NOMEM),
@@ -328,16 +366,22 @@ impl<L: Linux> Vcpu<L> {
         }
     }
 
-    /// Whether there is memory where EL2, which learns of memory at the launch, knows none: a slot that came later.
-    fn is_new_memory(&self, ipa: u64) -> bool {
-        self.vm
-            .shim()
-            .is_ok_and(|shim| shim.has_slot_at(ipa / FRAME_SIZE))
+    /// What the slots say of a guest frame number. EL2 does not know of memory that came after the launch, nor of what is the
+    /// process's own.
+    fn memory(&self, gfn: u64) -> Memory {
+        let Ok(shim) = self.vm.shim() else {
+            return Memory::None;
+        };
+        match shim.user_slot_at(gfn) {
+            Some(slot) if slot.read_only => Memory::ReadOnly,
+            None if !shim.has_slot_at(gfn) => Memory::None,
+            _ => Memory::Writable,
+        }
     }
 
     fn load(&self, ipa: u64, bytes: u64) -> Next {
-        if self.is_new_memory(ipa) {
-            return self.fault(ipa / FRAME_SIZE);
+        if self.memory(ipa / FRAME_SIZE) != Memory::None {
+            return self.fault(ipa / FRAME_SIZE, false);
         }
         let mut value = None;
         self.told(|controller, vcpu| {
@@ -357,8 +401,8 @@ impl<L: Linux> Vcpu<L> {
     }
 
     fn store(&self, ipa: u64, bytes: u64, value: u64) -> Next {
-        if self.is_new_memory(ipa) {
-            return self.fault(ipa / FRAME_SIZE);
+        if self.memory(ipa / FRAME_SIZE) == Memory::Writable {
+            return self.fault(ipa / FRAME_SIZE, true);
         }
         let mut is_done = false;
         self.told(|controller, vcpu| {

@@ -6,4 +6,5 @@ mod irqfds;
 mod registers;
 mod resets;
 mod run;
+mod slots;
 mod system;

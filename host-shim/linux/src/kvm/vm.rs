@@ -2,6 +2,7 @@
 
 use super::interrupts::{Places, Wires};
 use super::memory::Ledger;
+use super::slots::Process;
 use super::{Controller, Doorbells, Place, System, Vcpu, abi, capability, read_user, write_user};
 use crate::{Descriptor, Errno, Linux};
 use alloc::sync::{Arc, Weak};
@@ -27,6 +28,10 @@ pub struct Vm<L: Linux> {
     system: Arc<System<L>>,
     /// There as long as this is.
     shim: Option<host_shim::Vm<L>>,
+    /// That the process is watched whose memory the guest may borrow.
+    watch: Option<L::Watch>,
+    /// Held by whoever changes the slots.
+    pub(super) regions: Mutex<L, ()>,
     /// Whose it is: nobody else commands it.
     space: Arc<L::Space>,
     ledger: Arc<Ledger<L>>,
@@ -80,12 +85,23 @@ impl<L: Linux> Vm<L> {
             memory: Vec::new(),
         };
         let shim = host_shim::Vm::create(system.host(), &config)?;
+        let watch = if protected {
+            None
+        } else {
+            Some(
+                system
+                    .linux()
+                    .watch(Arc::new(Process::new(system.linux(), shim.loans())))?,
+            )
+        };
         let space = Arc::new(system.linux().space());
         let payer = protected.then(|| Arc::clone(&space));
         let ledger = Ledger::new(Arc::clone(system.pages()), payer, Arc::clone(system.total()));
         let places = Arc::new([const { Once::new() }; MAX_VCPUS]);
         Ok(Self {
             shim: Some(shim),
+            watch,
+            regions: Mutex::<L, _>::new(()),
             space,
             ledger: Arc::new(ledger),
             ipa_bits,
@@ -207,6 +223,15 @@ impl<L: Linux> Vm<L> {
     /// Whether the registers of its vCPUs are its own.
     pub fn is_closed(&self) -> bool {
         self.protected && self.has_begun()
+    }
+
+    /// Whether a guest frame number is what EL2 knows to be memory.
+    pub(super) fn is_declared(&self, gfn: u64) -> bool {
+        let declared = self.declared.lock();
+        declared.iter().any(|range| {
+            gfn.checked_sub(range.gfn)
+                .is_some_and(|offset| offset < range.frames)
+        })
     }
 
     /// How often it was launched.
@@ -376,6 +401,7 @@ impl<L: Linux> Descriptor for Vm<L> {
             abi::CREATE_GUEST_MEMFD => self.create_memfd(argument),
             abi::SET_USER_MEMORY_REGION => self.set_region(argument),
             abi::SET_USER_MEMORY_REGION2 => self.set_region2(argument),
+            abi::GET_DIRTY_LOG => self.get_dirty_log(argument),
             abi::ARM_PREFERRED_TARGET => {
                 let target = abi::VcpuInit {
                     target: abi::TARGET_GENERIC_V8,
@@ -390,6 +416,8 @@ impl<L: Linux> Descriptor for Vm<L> {
 
 impl<L: Linux> Drop for Vm<L> {
     fn drop(&mut self) {
+        // Then the guest has nothing of the process's any more.
+        self.watch = None;
         match self.shim.take() {
             Some(shim) if shim.destroy().is_err() => {
                 // For want of memory, most likely. The next VM that comes or goes tries again.
