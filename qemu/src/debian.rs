@@ -161,6 +161,8 @@ pub struct Packages {
     pub kernel: PathBuf,
     /// The directory that `make -C` builds a module in.
     pub headers: PathBuf,
+    /// The directory of the kernel's modules.
+    pub modules: PathBuf,
     /// A static busybox for arm64.
     pub busybox: PathBuf,
 }
@@ -184,11 +186,17 @@ impl Packages {
             .into_iter()
             .find(|file| file.is_file())
             .with_context(|| format!("there is no busybox in {}", root.display()))?;
+        let modules = [root.join("lib/modules"), root.join("usr/lib/modules")]
+            .into_iter()
+            .map(|directory| directory.join(&release))
+            .find(|directory| directory.is_dir())
+            .with_context(|| format!("there are no modules in {}", root.display()))?;
         Ok(Self {
             suite: suite.clone(),
             release,
             kernel,
             headers,
+            modules,
             busybox,
         })
     }

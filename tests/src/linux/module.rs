@@ -2,24 +2,43 @@
 
 use super::{Script, Session, matrix, stack};
 use anyhow::{Result, bail};
-use freehold_runner::debian::Suite;
+use freehold_runner::debian::{Packages, Suite};
 use freehold_runner::images;
 use freehold_runner::linux::Linux;
+use std::path::PathBuf;
 
 /// A Linux host that finds the module built for it, and the cases for `/dev/kvm`, in its root directory.
 ///
 /// # Errors
 /// If something cannot be fetched or built.
 pub fn host(suite: Suite, script: &str) -> Result<Linux> {
-    let module = images::linux_module(&suite.fetch()?)?;
-    let files = vec![
-        ("freehold.ko".to_owned(), module),
+    let packages = suite.fetch()?;
+    let mut files = vec![
+        ("freehold.ko".to_owned(), images::linux_module(&packages)?),
         ("payload-kvm".to_owned(), images::payload_kvm()?),
     ];
+    files.extend(swap_modules(&packages));
     Ok(Linux {
         files,
         ..Linux::new(suite, script)
     })
+}
+
+/// The kernel's own modules for swap space in memory, as they come: some are compressed, and some built in.
+fn swap_modules(packages: &Packages) -> impl Iterator<Item = (String, PathBuf)> {
+    const MODULES: [&str; 5] = [
+        "mm/zsmalloc",
+        "crypto/lzo-rle",
+        "lib/lz4/lz4_compress",
+        "lib/lz4/lz4hc_compress",
+        "drivers/block/zram/zram",
+    ];
+    MODULES
+        .into_iter()
+        .flat_map(|name| [format!("{name}.ko"), format!("{name}.ko.xz")])
+        .map(|name| packages.modules.join("kernel").join(name))
+        .filter(|path| path.is_file())
+        .filter_map(|path| Some((path.file_name()?.to_str()?.to_owned(), path)))
 }
 
 /// The cases, on each of Debian's kernels.

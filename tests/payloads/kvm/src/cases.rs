@@ -4,6 +4,7 @@ mod devices;
 mod hostile;
 mod memfd;
 mod moves;
+mod own;
 mod registers;
 mod run;
 mod slots;
@@ -20,6 +21,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         system::CASES,
         memfd::CASES,
         slots::CASES,
+        own::CASES,
         vcpus::CASES,
         run::CASES,
         devices::CASES,

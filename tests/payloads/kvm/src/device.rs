@@ -35,6 +35,7 @@ pub(crate) const CREATE_VCPU: u32 = 0xAE41;
 pub(crate) const RUN: u32 = 0xAE80;
 
 /// Commands with a structure.
+pub(crate) const GET_DIRTY_LOG: u32 = 0x4010_AE42;
 pub(crate) const SET_USER_MEMORY_REGION: u32 = 0x4020_AE46;
 pub(crate) const SET_USER_MEMORY_REGION2: u32 = 0x40A0_AE49;
 pub(crate) const CREATE_GUEST_MEMFD: u32 = 0xC040_AED4;
@@ -162,6 +163,20 @@ impl Eventfd {
     }
 }
 
+/// A file in memory, of so many bytes.
+pub(crate) fn shared_memory(length: u64) -> Result<Fd, Errno> {
+    // SAFETY: the name ends.
+    let raw = unsafe { libc::memfd_create(c"own".as_ptr(), 0) };
+    if raw < 0 {
+        return Err(last_error());
+    }
+    // SAFETY: it was just made, and nobody else has it.
+    let file = unsafe { File::from_raw_fd(raw) };
+    file.set_len(length)
+        .map_err(|error| Errno(error.raw_os_error().unwrap_or_default()))?;
+    Ok(Fd(file))
+}
+
 /// `/dev/kvm`.
 #[derive(Debug)]
 pub(crate) struct Kvm(pub(crate) Fd);
@@ -213,8 +228,109 @@ impl Mapping {
         })
     }
 
+    /// Memory of the process's own, zero, that begins at a multiple of `align`.
+    pub(crate) fn anonymous(length: u64, align: u64) -> Result<Self, Errno> {
+        // What lies around it stays, and is never touched.
+        let around = Self::place(0, length + align, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS)?;
+        Ok(Self {
+            address: around.next_multiple_of(align as usize),
+            length: length as usize,
+        })
+    }
+
+    /// Maps memory of the process's own, and returns where.
+    fn place(address: usize, length: u64, flags: i32) -> Result<usize, Errno> {
+        let length = length as usize;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let wanted = core::ptr::with_exposed_provenance_mut(address);
+        // SAFETY: the kernel chooses a place where there is nothing, or it is a part of what we have mapped.
+        let address = unsafe { libc::mmap(wanted, length, protection, flags, -1, 0) };
+        if address == libc::MAP_FAILED {
+            return Err(last_error());
+        }
+        Ok(address.expose_provenance())
+    }
+
+    /// Takes a part of it away.
+    pub(crate) fn unmap(&self, offset: u64, length: u64) {
+        // SAFETY: nobody has a reference to it.
+        let result = unsafe { libc::munmap(self.at::<u8>(offset).cast(), length as usize) };
+        assert_eq!(result, 0);
+    }
+
+    /// Puts memory of the process's own there again.
+    pub(crate) fn map_again(&self, offset: u64, length: u64) -> Result<(), Errno> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        Self::place(self.address + offset as usize, length, flags).map(drop)
+    }
+
+    /// Says what may be done with a part of it.
+    pub(crate) fn protect(&self, offset: u64, length: u64, protection: i32) {
+        // SAFETY: nobody has a reference to it.
+        let result = unsafe { libc::mprotect(self.at::<u8>(offset).cast(), length as usize, protection) };
+        assert_eq!(result, 0);
+    }
+
+    /// Says what is to become of a part of it: see `madvise`.
+    pub(crate) fn advise(&self, offset: u64, length: u64, advice: i32) -> Result<(), Errno> {
+        // SAFETY: what is there may be lost, and nobody has a reference to it.
+        let result = unsafe { libc::madvise(self.at::<u8>(offset).cast(), length as usize, advice) };
+        if result == 0 { Ok(()) } else { Err(last_error()) }
+    }
+
+    /// Says from which nodes the pages of a part of it are to come: a mask.
+    pub(crate) fn set_policy(&self, offset: u64, length: u64, policy: i32, nodes: u64) -> Result<(), Errno> {
+        // What there is no node for is no mask at all.
+        let (mask, bits) = if nodes == 0 {
+            (core::ptr::null(), 0_u64)
+        } else {
+            (&raw const nodes, 64)
+        };
+        // SAFETY: the mask is there until it returns; the kernel checks the address.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_mbind,
+                self.at::<u8>(offset),
+                length,
+                policy,
+                mask,
+                bits,
+                0,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(last_error()) }
+    }
+
+    /// The policy at a place of it, and its nodes.
+    pub(crate) fn policy(&self, offset: u64) -> Result<(i32, u64), Errno> {
+        const BY_ADDRESS: u64 = 2;
+        // A mask with room for as many nodes as any kernel has.
+        let (mut policy, mut nodes) = (0_i32, [0_u64; 16]);
+        let address = self.at::<u8>(offset);
+        // SAFETY: both answers have a place.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_get_mempolicy,
+                &raw mut policy,
+                nodes.as_mut_ptr(),
+                1024,
+                address,
+                BY_ADDRESS,
+            )
+        };
+        if result == 0 {
+            Ok((policy, nodes[0]))
+        } else {
+            Err(last_error())
+        }
+    }
+
     pub(crate) const fn address(&self) -> usize {
         self.address
+    }
+
+    pub(crate) const fn length(&self) -> u64 {
+        self.length as u64
     }
 
     fn at<T>(&self, offset: u64) -> *mut T {

@@ -6,11 +6,12 @@
 
 use crate::device::{
     ARM_VCPU_INIT, CREATE_GUEST_MEMFD, CREATE_VCPU, Errno, Fd, GET_MP_STATE, GET_ONE_REG, GET_REG_LIST, Kvm,
-    Mapping, PROTECTED, RUN, SET_MP_STATE, SET_ONE_REG, SET_SIGNAL_MASK, SET_USER_MEMORY_REGION2,
+    Mapping, PROTECTED, RUN, SET_MP_STATE, SET_ONE_REG, SET_SIGNAL_MASK, SET_USER_MEMORY_REGION,
+    SET_USER_MEMORY_REGION2,
 };
 use kvm_bindings::{
-    KVM_MEM_GUEST_MEMFD, kvm_create_guest_memfd, kvm_mp_state, kvm_one_reg, kvm_userspace_memory_region2,
-    kvm_vcpu_init,
+    KVM_MEM_GUEST_MEMFD, KVM_MEM_READONLY, kvm_create_guest_memfd, kvm_mp_state, kvm_one_reg,
+    kvm_userspace_memory_region, kvm_userspace_memory_region2, kvm_vcpu_init,
 };
 
 core::arch::global_asm!(include_str!("guest.S"));
@@ -337,22 +338,8 @@ impl Guest {
         let file = memfd(&vm, PAGES * P, MMAP_SHARED)?;
         set_slot(&vm, slot(0, BASE, PAGES * P, file.raw(), 0))?;
         let memory = Mapping::of(&file, 0, PAGES * P)?;
-        let program = (&raw const guest_start).addr()..(&raw const guest_end).addr();
-        for (offset, address) in program.enumerate() {
-            // SAFETY: the program lies there.
-            let byte = unsafe { core::ptr::with_exposed_provenance::<u8>(address).read() };
-            memory.write(offset as u64, byte);
-        }
-        let mut vcpus = Vec::new();
-        for (index, list) in (0..).zip(lists) {
-            let guest_list = Self::write_list(&memory, index, list);
-            let vcpu = Vcpu::create(&vm, index)?;
-            vcpu.init(if index == 0 { 4 } else { 5 })?;
-            if index == 0 {
-                vcpu.begin_at(BASE, guest_list)?;
-            }
-            vcpus.push(vcpu);
-        }
+        write_program(&memory, 0);
+        let vcpus = make_vcpus(&vm, &memory, lists)?;
         Ok(Self {
             vm,
             file,
@@ -361,18 +348,120 @@ impl Guest {
         })
     }
 
-    fn write_list(memory: &Mapping, vcpu: u64, list: &[Do]) -> u64 {
-        for (index, entry) in list.iter().chain([&Do::Off]).enumerate() {
-            for (word, value) in entry.words().into_iter().enumerate() {
-                let offset = LISTS + vcpu * P + index as u64 * 64 + word as u64 * 8;
-                memory.write(offset, value);
-            }
+    /// The only vCPU, or the first.
+    pub(crate) fn vcpu(&self) -> &Vcpu {
+        &self.vcpus[0]
+    }
+}
+
+/// Copies the program to a place in memory.
+fn write_program(memory: &Mapping, at: u64) {
+    let program = (&raw const guest_start).addr()..(&raw const guest_end).addr();
+    for (offset, address) in (at..).zip(program) {
+        // SAFETY: the program lies there.
+        let byte = unsafe { core::ptr::with_exposed_provenance::<u8>(address).read() };
+        memory.write(offset, byte);
+    }
+}
+
+/// Writes the list of a vCPU, and returns where the guest finds it.
+fn write_list(memory: &Mapping, vcpu: u64, list: &[Do]) -> u64 {
+    for (index, entry) in list.iter().chain([&Do::Off]).enumerate() {
+        for (word, value) in entry.words().into_iter().enumerate() {
+            let offset = LISTS + vcpu * P + index as u64 * 64 + word as u64 * 8;
+            memory.write(offset, value);
         }
-        list_of(vcpu)
+    }
+    list_of(vcpu)
+}
+
+/// Makes a vCPU for each list. The first begins with the program at [`BASE`], the others are off.
+fn make_vcpus(vm: &Fd, memory: &Mapping, lists: &[&[Do]]) -> Result<Vec<Vcpu>, Errno> {
+    let mut vcpus = Vec::new();
+    for (index, list) in (0..).zip(lists) {
+        let guest_list = write_list(memory, index, list);
+        let vcpu = Vcpu::create(vm, index)?;
+        vcpu.init(if index == 0 { 4 } else { 5 })?;
+        if index == 0 {
+            vcpu.begin_at(BASE, guest_list)?;
+        }
+        vcpus.push(vcpu);
+    }
+    Ok(vcpus)
+}
+
+/// A slot of memory that is mapped.
+pub(crate) fn own_slot(
+    slot: u32,
+    flags: u32,
+    gpa: u64,
+    size: u64,
+    memory: &Mapping,
+    offset: u64,
+) -> kvm_userspace_memory_region {
+    kvm_userspace_memory_region {
+        slot,
+        flags,
+        guest_phys_addr: gpa,
+        memory_size: size,
+        userspace_addr: memory.address() as u64 + offset,
+    }
+}
+
+/// Adds a slot of memory of the process's own, changes it, or deletes it.
+pub(crate) fn set_own_slot(vm: &Fd, mut slot: kvm_userspace_memory_region) -> Result<(), Errno> {
+    vm.pass(SET_USER_MEMORY_REGION, &mut slot).map(drop)
+}
+
+/// A VM that is not protected, in memory of this process's own: the program and the lists, and behind them as many pages as
+/// are wanted, from [`DATA`] on.
+#[derive(Debug)]
+pub(crate) struct OwnGuest {
+    // First: the guest goes before its memory.
+    pub(crate) vcpus: Vec<Vcpu>,
+    pub(crate) vm: Fd,
+    pub(crate) memory: Mapping,
+}
+
+impl OwnGuest {
+    /// Pages in front of what it works with.
+    pub(crate) const FRONT: u64 = DATA - BASE;
+
+    pub(crate) fn new(pages: u64, lists: &[&[Do]]) -> Result<Self, String> {
+        let memory = Mapping::anonymous(Self::FRONT + pages * P, P);
+        memory
+            .and_then(|memory| Self::in_memory(memory, lists))
+            .map_err(|error| format!("a guest: {error:?}"))
+    }
+
+    /// One in memory that is mapped already, from its beginning on.
+    pub(crate) fn in_memory(memory: Mapping, lists: &[&[Do]]) -> Result<Self, Errno> {
+        let vm = Kvm::open()?.create_vm(0)?;
+        set_own_slot(&vm, own_slot(0, 0, BASE, memory.length(), &memory, 0))?;
+        write_program(&memory, 0);
+        let vcpus = make_vcpus(&vm, &memory, lists)?;
+        Ok(Self { vcpus, vm, memory })
+    }
+
+    /// One whose program lies in a slot of its own, that it may only read.
+    pub(crate) fn with_fixed_program(lists: &[&[Do]]) -> Result<Self, Errno> {
+        let memory = Mapping::anonymous(PAGES * P, P)?;
+        let vm = Kvm::open()?.create_vm(0)?;
+        let rest = memory.length() - P;
+        set_own_slot(&vm, own_slot(1, KVM_MEM_READONLY, BASE, P, &memory, 0))?;
+        set_own_slot(&vm, own_slot(0, 0, BASE + P, rest, &memory, P))?;
+        write_program(&memory, 0);
+        let vcpus = make_vcpus(&vm, &memory, lists)?;
+        Ok(Self { vcpus, vm, memory })
     }
 
     /// The only vCPU, or the first.
     pub(crate) fn vcpu(&self) -> &Vcpu {
         &self.vcpus[0]
+    }
+
+    /// The offset of an address of the guest's in its memory.
+    pub(crate) const fn offset(address: u64) -> u64 {
+        address - BASE
     }
 }

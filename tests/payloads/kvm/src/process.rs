@@ -43,6 +43,10 @@ pub(crate) fn in_child(work: impl FnOnce() -> Outcome) -> Result<Ended> {
 
 /// Does something in a child that shares what is mapped, and tells how that ends. Other threads may be at work.
 pub(crate) fn apart(work: impl FnOnce()) -> Result<Ended> {
+    wait(apart_from(work)?)
+}
+
+fn apart_from(work: impl FnOnce()) -> Result<libc::pid_t> {
     // SAFETY: the child touches memory, and ends.
     match unsafe { libc::fork() } {
         -1 => Err(Error::last_os_error()),
@@ -51,7 +55,7 @@ pub(crate) fn apart(work: impl FnOnce()) -> Result<Ended> {
             // SAFETY: nothing of the parent's is to be run at the child's end.
             unsafe { libc::_exit(0) }
         }
-        child => wait(child),
+        child => Ok(child),
     }
 }
 
@@ -72,6 +76,60 @@ pub(crate) fn killed_after(patience: Duration, work: impl FnOnce()) -> Result<En
             wait(child)
         }
     }
+}
+
+/// A child that does something and then waits to be killed, and how to wait until it has: it says so by a byte.
+#[derive(Debug)]
+pub(crate) struct Child {
+    process: libc::pid_t,
+    done: std::io::PipeReader,
+}
+
+impl Child {
+    pub(crate) fn that(work: impl FnOnce() -> Outcome) -> Result<Self> {
+        stdout().flush()?;
+        let (done, mut says) = std::io::pipe()?;
+        // SAFETY: there is one thread, so that the child finds everything in order.
+        match unsafe { libc::fork() } {
+            -1 => Err(Error::last_os_error()),
+            0 => {
+                drop(done);
+                // Nobody is to wait for one whose parent is gone.
+                // SAFETY: it has no pointers.
+                unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+                if let Err(why) = work() {
+                    println!("{why}");
+                    let _ = stdout().flush();
+                    // SAFETY: nothing of the parent's is to be run at the child's end.
+                    unsafe { libc::_exit(1) }
+                }
+                let _ = says.write_all(&[0]);
+                loop {
+                    // SAFETY: it waits.
+                    unsafe { libc::pause() };
+                }
+            }
+            process => Ok(Self { process, done }),
+        }
+    }
+
+    /// Waits until it has done it.
+    pub(crate) fn wait(&mut self) {
+        use std::io::Read as _;
+        let _ = self.done.read(&mut [0]);
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub(crate) fn kill(self) -> Result<Ended> {
+        // SAFETY: it is our child, which nobody has waited for.
+        unsafe { libc::kill(self.process, libc::SIGKILL) };
+        wait(self.process)
+    }
+}
+
+/// A process that has what this one has, does something, and ends. Nobody waits for it.
+pub(crate) fn heir(work: impl FnOnce()) -> Result<()> {
+    apart_from(work).map(drop)
 }
 
 /// Has a signal interrupt system calls, and do nothing else.

@@ -96,13 +96,61 @@ case_answers_as_kvm_does() {
 
 case_has_files_of_guest_memory() {
     load
-    kvm_cases memfd 15
+    kvm_cases memfd 17
     unload
 }
 
 case_has_slots() {
     load
-    kvm_cases slot 14
+    kvm_cases slot 15
+    unload
+}
+
+# Pages of the process's come and go, and are the host's all the time.
+case_lends_guests_memory_of_their_process() {
+    load
+    kvm_cases own 23
+    unload
+}
+
+# Swap space in memory. Of its modules some are compressed, and some built into the kernel.
+swap_modules="zsmalloc lzo-rle lz4_compress lz4hc_compress zram"
+
+swap_on() {
+    for module in $swap_modules; do
+        [ ! -e /$module.ko.xz ] || unxz -c /$module.ko.xz >/tmp/$module.ko
+        [ ! -e /$module.ko ] || cp /$module.ko /tmp/$module.ko
+        [ ! -e /tmp/$module.ko ] || insmod /tmp/$module.ko
+    done
+    echo 64M >/sys/block/zram0/disksize
+    mkswap /dev/zram0
+    swapon /dev/zram0
+}
+
+swap_off() {
+    swapoff /dev/zram0
+    for module in $swap_modules; do
+        loaded="/tmp/$module.ko $loaded"
+    done
+    for module in $loaded; do
+        [ ! -e $module ] || rmmod $(basename $module .ko)
+    done
+}
+
+case_lends_guests_memory_that_is_swapped_out() {
+    load
+    swap_on
+    kvm_cases swap 2
+    swap_off
+    unload
+}
+
+# The kernel tells of broken memory in words that otherwise are a complaint.
+case_tells_of_memory_that_is_broken() {
+    load
+    kvm_cases poison 1
+    dmesg -rc >/tmp/broken
+    grep -q 'Memory failure: .* Recovered' /tmp/broken || fail "nothing was broken: $(cat /tmp/broken)"
     unload
 }
 

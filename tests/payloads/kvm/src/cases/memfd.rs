@@ -19,9 +19,11 @@ cases![
     memfd_gm10_gm11_what_is_written_is_there_until_it_is_punched,
     memfd_gm12_without_init_shared_every_touch_is_a_bus_error,
     memfd_gm13_beyond_the_end_is_a_bus_error,
+    memfd_gm14_is_never_mapped_by_huge_pages,
     memfd_gm15_gm16_gm19_allocates_within_its_size,
     memfd_gm17_gm18_gm20_punches_whole_pages,
     memfd_gm21_there_are_no_other_modes,
+    memfd_gm23_a_mapping_keeps_its_memory_policy,
     memfd_gm25_guest_and_host_see_the_same,
     memfd_gm26_pc09_may_go_before_its_vm_and_after_it,
     memfd_is_not_truncated,
@@ -29,6 +31,9 @@ cases![
 
 /// The capability of Linux 6.18 that says which flags there are.
 const KVM_CAP_GUEST_MEMFD_FLAGS: u32 = 244;
+
+/// Makes huge pages of small ones, since Linux 6.1.
+const MADV_COLLAPSE: i32 = 25;
 
 /// `fallocate`'s modes.
 const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
@@ -212,6 +217,44 @@ fn memfd_gm13_beyond_the_end_is_a_bus_error() -> Outcome {
         bus_error("a write at the end", || mapping.write::<u8>(4 * P, 1))?;
         bus_error("a read behind it", || _ = mapping.read::<u8>(15 * P))?;
         same("what was written", mapping.read::<u64>(4 * P - 8), 0x77)
+    })
+}
+
+fn memfd_gm14_is_never_mapped_by_huge_pages() -> Outcome {
+    const HUGE: u64 = 2 << 20;
+    each_vm(|vm| {
+        let file = succeed("a file", memfd(vm, HUGE, MMAP_SHARED))?;
+        let mapping = succeed("a mapping", Mapping::of(&file, 0, HUGE))?;
+        mapping.write::<u64>(0, 7);
+        succeed("the wish", mapping.advise(0, HUGE, libc::MADV_HUGEPAGE))?;
+        refused(
+            "joining pages",
+            mapping.advise(0, HUGE, MADV_COLLAPSE),
+            libc::EINVAL,
+        )?;
+        // It is mapped by the frames' numbers: there is nothing that could be discarded.
+        refused(
+            "discarding",
+            mapping.advise(0, HUGE, libc::MADV_DONTNEED),
+            libc::EINVAL,
+        )?;
+        same("what was written", mapping.read::<u64>(0), 7)
+    })
+}
+
+fn memfd_gm23_a_mapping_keeps_its_memory_policy() -> Outcome {
+    each_vm(|vm| {
+        let (_file, mapping) = mapped(vm)?;
+        same("a policy", mapping.policy(0), Ok((libc::MPOL_DEFAULT, 0)))?;
+        succeed("mbind", mapping.set_policy(0, 4 * P, libc::MPOL_INTERLEAVE, 1))?;
+        succeed("mbind", mapping.set_policy(P, P, libc::MPOL_BIND, 1))?;
+        same("a policy", mapping.policy(0), Ok((libc::MPOL_INTERLEAVE, 1)))?;
+        same("a policy", mapping.policy(P), Ok((libc::MPOL_BIND, 1)))?;
+        refused("no policy", mapping.set_policy(0, P, 999, 1), libc::EINVAL)?;
+        succeed("mbind", mapping.set_policy(0, 4 * P, libc::MPOL_DEFAULT, 0))?;
+        same("a policy", mapping.policy(P), Ok((libc::MPOL_DEFAULT, 0)))?;
+        mapping.write::<u64>(P, 1);
+        same("what was written", mapping.read::<u64>(P), 1)
     })
 }
 

@@ -2,10 +2,13 @@
 
 use super::{cases, refused, same, succeed};
 use crate::Outcome;
-use crate::device::{Errno, Fd, Kvm, Mapping, PROTECTED, SET_USER_MEMORY_REGION};
+use crate::device::{
+    CHECK_EXTENSION, ENABLE_CAP, Errno, Fd, Kvm, Mapping, PROTECTED, SET_USER_MEMORY_REGION,
+};
 use crate::guest::{BASE, DATA, Do, Exit, Guest, KINDS, MMAP_SHARED, P, memfd, set_slot, slot};
 use kvm_bindings::{
-    KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region,
+    KVM_CAP_ARM_MTE, KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_enable_cap,
+    kvm_userspace_memory_region,
 };
 
 cases![
@@ -17,6 +20,7 @@ cases![
     slot_sr11_there_are_32767,
     slot_sr12_a_slot_is_deleted_and_never_changed,
     slot_ar01_a_file_without_mmap_is_for_protected_guests,
+    slot_ar02_there_are_no_tags,
     slot_ar03_the_file_counts_and_not_the_address,
     slot_px01_a_deleted_slot_is_a_memory_fault,
     slot_px02_a_place_without_a_slot_is_a_device,
@@ -186,6 +190,22 @@ fn slot_ar01_a_file_without_mmap_is_for_protected_guests() -> Outcome {
         succeed("its slot", set_slot(&protected, slot(0, BASE, P, file.raw(), 0)))?;
     }
     Ok(())
+}
+
+fn slot_ar02_there_are_no_tags() -> Outcome {
+    each(|vm, file| {
+        let tags = |vm: &Fd| {
+            let mut asked = kvm_enable_cap {
+                cap: KVM_CAP_ARM_MTE,
+                ..Default::default()
+            };
+            vm.pass(ENABLE_CAP, &mut asked)
+        };
+        same("tags", vm.ioctl(CHECK_EXTENSION, KVM_CAP_ARM_MTE.into()), Ok(0))?;
+        refused("tags", tags(vm), libc::EINVAL)?;
+        succeed("a slot", set_slot(vm, slot(0, BASE, P, file.raw(), 0)))?;
+        refused("tags with a slot", tags(vm), libc::EINVAL)
+    })
 }
 
 fn slot_ar03_the_file_counts_and_not_the_address() -> Outcome {
