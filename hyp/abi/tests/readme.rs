@@ -8,9 +8,20 @@ use std::path::{Path, PathBuf};
 
 const README: &str = include_str!("../../../README.md");
 
+/// The other READMEs, and the directories that their links begin at.
+const MORE: [(&str, &str); 1] = [(
+    "host-shim/linux",
+    include_str!("../../../host-shim/linux/README.md"),
+)];
+
 /// The cells of all tables between two pieces of text, row by row, without their heads.
 fn rows(from: &str, to: &str) -> Vec<Vec<&'static str>> {
-    let (_, rest) = README.split_once(from).expect("the README has that place");
+    rows_of(README, from, to)
+}
+
+/// The same of another README.
+fn rows_of(readme: &'static str, from: &str, to: &str) -> Vec<Vec<&'static str>> {
+    let (_, rest) = readme.split_once(from).expect("the README has that place");
     let (part, _) = rest.split_once(to).expect("the README has that place");
     let cells = |line: &'static str| {
         let line = line.strip_prefix('|')?.strip_suffix('|')?;
@@ -136,15 +147,36 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// How a page of the repository calls the place of a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading
+        .chars()
+        .filter(|letter| letter.is_alphanumeric() || " -".contains(*letter));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
 #[test]
-fn every_file_that_is_linked_to_is_there() {
-    let links = README
-        .split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split_once(')'))
-        .map(|(link, _)| link);
-    for link in links.filter(|link| !link.contains("://") && !link.starts_with('#')) {
-        assert!(root().join(link).exists(), "{link}");
+fn every_place_that_is_linked_to_is_there() {
+    for (directory, readme) in [("", README)].into_iter().chain(MORE) {
+        let links = readme
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split_once(')'))
+            .map(|(link, _)| link);
+        for link in links.filter(|link| !link.contains("://")) {
+            let (file, place) = link.split_once('#').unwrap_or((link, ""));
+            let file = match file {
+                "" => root().join(directory).join("README.md"),
+                file => root().join(directory).join(file),
+            };
+            assert!(file.exists(), "{link}");
+            if !place.is_empty() {
+                let text = fs::read_to_string(&file).expect("a README can be read");
+                let headings = text.lines().filter(|line| line.starts_with('#'));
+                let mut anchors = headings.map(|line| anchor(line.trim_start_matches('#').trim_start()));
+                assert!(anchors.any(|anchor| anchor == place), "{link}");
+            }
+        }
     }
 }
 
@@ -166,13 +198,18 @@ fn read_all(directory: &Path, text: &mut String) -> std::io::Result<()> {
 fn every_case_that_is_named_is_there() {
     let mut source = String::new();
     read_all(&root().join("tests"), &mut source).expect("the tests can be read");
-    for row in rows("## Where it differs from pKVM", "## Try it") {
+    let differences = rows("## Where it differs from pKVM", "## Try it");
+    let [(_, linux)] = MORE;
+    let cases = rows_of(linux, "## KVM's own cases", "## Limits");
+    for row in differences.into_iter().chain(cases) {
         let names = row.last().expect("a row has cells").split('`').skip(1).step_by(2);
         for name in names {
             let is_there = [
                 format!("case!({name},"),
                 format!("\"{name}\""),
                 format!("/{name}.rs"),
+                // Among the names of `cases!`.
+                format!("\n    {name},\n"),
             ];
             assert!(is_there.iter().any(|form| source.contains(form)), "{name}");
         }
