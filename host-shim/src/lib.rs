@@ -93,5 +93,5 @@ mod tests;
 
 /// The README's example, which must compile.
 #[cfg(all(doctest, feature = "alloc"))]
-#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;

@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 const README: &str = include_str!("../../../README.md");
 
 /// The other READMEs, and the directories that their links begin at.
-const MORE: [(&str, &str); 1] = [(
-    "host-shim/linux",
-    include_str!("../../../host-shim/linux/README.md"),
-)];
+const MORE: [(&str, &str); 2] = [
+    ("host-shim", include_str!("../../../host-shim/README.md")),
+    (
+        "host-shim/linux",
+        include_str!("../../../host-shim/linux/README.md"),
+    ),
+];
 
 /// The cells of all tables between two pieces of text, row by row, without their heads.
 fn rows(from: &str, to: &str) -> Vec<Vec<&'static str>> {
@@ -199,7 +202,7 @@ fn every_case_that_is_named_is_there() {
     let mut source = String::new();
     read_all(&root().join("tests"), &mut source).expect("the tests can be read");
     let differences = rows("## Where it differs from pKVM", "## Try it");
-    let [(_, linux)] = MORE;
+    let [_, (_, linux)] = MORE;
     let cases = rows_of(linux, "## KVM's own cases", "## Limits");
     for row in differences.into_iter().chain(cases) {
         let names = row.last().expect("a row has cells").split('`').skip(1).step_by(2);
