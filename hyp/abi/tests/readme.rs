@@ -203,7 +203,7 @@ fn every_case_that_is_named_is_there() {
     read_all(&root().join("tests"), &mut source).expect("the tests can be read");
     let differences = rows("## Where it differs from pKVM", "## Try it");
     let [_, (_, linux)] = MORE;
-    let cases = rows_of(linux, "## KVM's own cases", "## Limits");
+    let cases = rows_of(linux, "## KVM's own cases", "## Beside Linux");
     for row in differences.into_iter().chain(cases) {
         let names = row.last().expect("a row has cells").split('`').skip(1).step_by(2);
         for name in names {
