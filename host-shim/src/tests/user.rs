@@ -515,3 +515,22 @@ fn whatever_happens_at_once_nothing_is_lent_that_the_process_has_not() {
     });
     Arc::into_inner(process).unwrap().end();
 }
+
+#[test]
+fn a_vm_that_begins_again_has_borrowed_nothing() {
+    let (process, vcpu) = Process::launched(4);
+    process.fault(GFN, true).unwrap();
+    process.fault(GFN + 2, true).unwrap();
+    process.vm.renew().unwrap();
+    for page in [PAGE, PAGE + 2] {
+        assert_eq!(process.machine.fake.owner(process.frame(page)), Owner::Host);
+    }
+    // The kernel finds nothing to take back from the new VM, and what it lends is lent to that.
+    process.loans.begin(&(PAGE..PAGE + 1), &mut || ());
+    process.loans.end();
+    process.vm.launch(IPA, 0).unwrap();
+    process.fault(GFN, true).unwrap();
+    assert_eq!(process.loans.stuck(), 0);
+    process.unmap(PAGE..PAGE + 4);
+    drop(vcpu);
+}
