@@ -2,7 +2,12 @@
 
 use std::fmt::Write as _;
 
-const HARNESS: &str = include_str!("scripts/harness.sh");
+/// What the cases have in common: the harness, the module, guests.
+const COMMON: [&str; 3] = [
+    include_str!("scripts/harness.sh"),
+    include_str!("scripts/freehold.sh"),
+    include_str!("scripts/guests.sh"),
+];
 
 /// How the name of a function begins that is a case.
 const CASE: &str = "case_";
@@ -35,13 +40,13 @@ impl Script {
     }
 }
 
-/// A script that defines the variables, the harness and all cases, and runs none of them.
+/// A script that defines the variables, what cases have in common and all cases, and runs none of them.
 pub(super) fn write(variables: &[String], scripts: &[Script]) -> String {
     let mut text = String::new();
     for variable in variables {
         let _ = writeln!(text, "{variable}");
     }
-    for part in std::iter::once(HARNESS).chain(scripts.iter().map(|script| script.0)) {
+    for part in COMMON.into_iter().chain(scripts.iter().map(|script| script.0)) {
         text.push_str(part);
     }
     text
