@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
-use std::os::fd::{AsRawFd as _, FromRawFd as _};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 /// An error number, as it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -126,6 +126,12 @@ impl Fd {
         let raw = self.ioctl(command, argument)? as i32;
         // SAFETY: the command made it, and nobody else has it.
         Ok(Self(unsafe { File::from_raw_fd(raw) }))
+    }
+}
+
+impl From<OwnedFd> for Fd {
+    fn from(descriptor: OwnedFd) -> Self {
+        Self(descriptor.into())
     }
 }
 

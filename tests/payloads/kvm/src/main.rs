@@ -2,16 +2,20 @@
 //!
 //! `payload-kvm list` names the cases, `payload-kvm run PREFIX` runs those whose names begin so, each in a process of its
 //! own: `kvm case NAME ok`, or `failed` and why. It ends with `kvm cases N`, and status 0 if all of them passed, and there
-//! was one at least. `payload-kvm hold` keeps a VM until its input ends.
+//! was one at least. `payload-kvm hold` keeps a VM until its input ends. `payload-kvm keep PROCESS` keeps the files of guest
+//! memory of that process until then, and tells whether what is in them can be read. `payload-kvm scan WORD` tells in how
+//! many pages of the host's memory the word and a line feed are repeated, and nothing else is.
 
 mod cases;
 mod device;
 mod guest;
+mod keep;
 mod process;
+mod scan;
 
 use device::Kvm;
 use process::Ended;
-use std::io::{Read as _, Write as _, stdin, stdout};
+use std::io::{Error, Read as _, Result as IoResult, Write as _, stdin, stdout};
 use std::process::ExitCode;
 
 /// What a case answers: why it failed, if so.
@@ -36,8 +40,10 @@ fn main() -> ExitCode {
         }
         ["run", prefix] => run(prefix),
         ["hold"] => hold(),
+        ["keep", process] => ended("keep", keep(process)),
+        ["scan", word] => ended("scan", scan(word)),
         _ => {
-            eprintln!("payload-kvm: list | run PREFIX | hold");
+            eprintln!("payload-kvm: list | run PREFIX | hold | keep PROCESS | scan WORD");
             ExitCode::FAILURE
         }
     }
@@ -85,4 +91,31 @@ fn hold() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn ended(what: &str, result: IoResult<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("kvm {what} failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Keeps files until there is no more input, and says when it has them.
+fn keep(process: &str) -> IoResult<()> {
+    let files = keep::files_of(process.parse().map_err(Error::other)?)?;
+    println!("kvm keep {}", files.len());
+    stdout().flush()?;
+    stdin().read_to_end(&mut Vec::new())?;
+    let (reached, touched) = keep::reachable(&files)?;
+    println!("kvm kept {reached} {touched}");
+    Ok(())
+}
+
+fn scan(word: &str) -> IoResult<()> {
+    let (pages, found) = scan::scan(format!("{word}\n").as_bytes())?;
+    println!("kvm scan {found} {pages}");
+    Ok(())
 }
