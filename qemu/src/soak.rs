@@ -40,7 +40,9 @@ pub struct Effort {
     pub random_calls: u64,
     /// Guests that are killed at random, on each of the machines.
     pub deaths: u64,
-    /// Seconds that Debian works under load.
+    /// Monitors of guests that are killed at random.
+    pub kills: u64,
+    /// Seconds that Debian works under load, and that guests do while clocks are compared.
     pub load_seconds: u64,
 }
 
@@ -59,6 +61,7 @@ pub struct Part {
 pub fn parts(effort: &Effort) -> Result<Vec<Part>> {
     let calls = effort.random_calls.to_string();
     let deaths = effort.deaths.to_string();
+    let kills = effort.kills.to_string();
     let seconds = effort.load_seconds.to_string();
     let mut parts = vec![
         tests("unit", &["--lib", "--bins"], &[]),
@@ -77,7 +80,7 @@ pub fn parts(effort: &Effort) -> Result<Vec<Part>> {
         test("on_machine", &[]),
         test("killing", &[("FREEHOLD_DEATHS", &deaths)]),
         test("module", &[]),
-        test("vmm", &[]),
+        test("vmm", &[("FREEHOLD_KILLS", &kills), ("FREEHOLD_LOAD", &seconds)]),
         test(
             "linux",
             &[("FREEHOLD_MATRIX", "full"), ("FREEHOLD_LOAD", &seconds)],
@@ -295,6 +298,7 @@ mod tests {
         let effort = Effort {
             attack_calls: 1,
             deaths: 1,
+            kills: 1,
             random_calls: 1,
             load_seconds: 1,
         };

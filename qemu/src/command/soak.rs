@@ -20,7 +20,10 @@ pub(crate) struct Arguments {
     /// Guests that are killed at random points, on each of the machines
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     deaths: u64,
-    /// Seconds that Debian works under load
+    /// Linux guests whose monitor is killed at a random moment
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    kills: u64,
+    /// Seconds that Debian works under load, as host and as guest
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     load: u64,
 }
@@ -32,6 +35,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         attack_calls: arguments.attack_calls,
         random_calls: arguments.random_calls,
         deaths: arguments.deaths,
+        kills: arguments.kills,
         load_seconds: arguments.load,
     };
     let parts = soak::parts(&effort)?;

@@ -31,6 +31,9 @@ impl Script {
     pub const LIFE: Self = Self(include_str!("scripts/life.sh"));
     /// The module, and KVM's interface. Needs `freehold.ko` and `payload-kvm` in the host's root directory.
     pub const MODULE: Self = Self(include_str!("scripts/module.sh"));
+    /// Protected guests, by the virtual machine monitor on the module. Clocks are compared for `CLOCK_SECONDS`, and a
+    /// monitor is killed `KILLS` times. Needs what [`Script::MODULE`] does.
+    pub const PROTECTED: Self = Self(include_str!("scripts/protected.sh"));
 
     /// The names of its cases.
     pub fn cases(self) -> impl Iterator<Item = &'static str> {
@@ -67,7 +70,7 @@ mod tests {
     use super::*;
     use std::{io::Write as _, process::Command, process::Stdio};
 
-    const ALL: [Script; 7] = [
+    const ALL: [Script; 8] = [
         Script::BOOT,
         Script::ABORTS,
         Script::REFUSALS,
@@ -75,6 +78,7 @@ mod tests {
         Script::LIFE,
         Script::MODULE,
         Script::VMM,
+        Script::PROTECTED,
     ];
 
     #[test]

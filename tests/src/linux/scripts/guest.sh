@@ -66,6 +66,27 @@ work_pool() {
     dmesg | grep "created restricted DMA pool" || fail "there is no pool"
 }
 
+# Memory full of what nobody else is to know; whoever ends the guest may look for it.
+work_secret() {
+    word=$(echo "a guest's secret" | md5sum | cut -c 1-15)
+    yes "$word" | dd of=/tmp/secret bs=1M count=$1 iflag=fullblock 2>/dev/null
+    echo "guest keeps a secret"
+    sleep 1000
+}
+
+# Works for so many seconds, and says every now and then what time it has.
+work_clock() {
+    (while [ ! -e /tmp/over ]; do seq 2000 | md5sum >/tmp/sum; done) &
+    (while [ ! -e /tmp/over ]; do usleep 1000; done) &
+    for n in $(seq $1); do
+        echo "guest clock $(cut -d ' ' -f 1 /proc/uptime)"
+        sleep 1
+    done
+    echo "guest clock $(cut -d ' ' -f 1 /proc/uptime)"
+    touch /tmp/over
+    wait
+}
+
 work_reset() {
     reboot -f
 }

@@ -1,0 +1,218 @@
+# Protected guests on Freehold. Each case begins with a module that is loaded and ends with one that has given everything
+# back. CLOCK_SECONDS and KILLS say how long clocks are compared and how often a VMM is killed.
+
+# What there is before the first guest. Called when the module is loaded.
+begin() {
+    load
+    host_frames=$(el2_figure FramesHost)
+}
+
+# No guest is left, and nothing of any: EL2 has what it had, and so has the host.
+end() {
+    nothing_is_left
+    unload
+}
+
+nothing_is_left() {
+    for name in vms el2_pages_given frames_guest frames_el2 frames_run; do
+        same "the figure $name" "$(figure $name)" 0
+    done
+    same "the host's frames" "$(el2_figure FramesHost)" $host_frames
+}
+
+# `vm_figure KIND COLUMN`: the sum over all VMs of that kind.
+vm_figure() {
+    awk -v kind="$1" -v column="$2" \
+        'NR == 1 { for (n = 1; n <= NF; n++) if ($n == column) at = n } $2 == kind { sum += $at } END { print sum + 0 }' \
+        $debug/vms
+}
+
+# How many frames EL2 has scrubbed.
+scrubbed() {
+    sum=0
+    for cpu in $(seq 0 $(($(nproc) - 1))); do
+        sum=$((sum + $($probe call counter $cpu 11 | sed 's/.*value=\([0-9]*\).*/\1/')))
+    done
+    echo $sum
+}
+
+# Debian's kernel knows nothing of its host: all of its memory is private, and its console works nevertheless.
+debian_with() {
+    begin
+    GUEST_KERNEL=/guest/debian GUEST_MEMORY=256M guest cpus:$1 --cpus $1 --protected
+    succeeded
+    end
+}
+
+case_debian_is_protected() {
+    debian_with 1
+}
+
+case_debian_with_two_cpus_is_protected() {
+    debian_with 2
+}
+
+case_debian_with_four_cpus_is_protected() {
+    debian_with 4
+}
+
+# The pool is lent, and what the balloon takes is given up.
+case_a_protected_guest_uses_all_devices() {
+    begin
+    (while usleep 200000; do
+        echo "$(vm_figure protected shared) $(vm_figure protected relinquished)"
+    done) >/tmp/figures &
+    watcher=$!
+    WORK=pool whole 2 --protected --bounce 8M
+    kill $watcher
+    # The pool, and what the kernel sets aside for devices without one.
+    [ $(sort -n /tmp/figures | tail -n 1 | cut -d ' ' -f 1) -ge 2048 ] || fail "the pool was not lent"
+    same "the pages that were given up" $(sort -n -k 2 /tmp/figures | tail -n 1 | cut -d ' ' -f 2) 8192
+    end
+}
+
+# `start FILE ARGUMENTS…`: a guest in the background.
+start() {
+    console=$1
+    shift
+    /freehold-vmm --kernel /guest/kernel --initrd /guest/initramfs "$@" >$console 2>&1 </dev/null &
+}
+
+case_guests_of_both_kinds_run_at_once() {
+    begin
+    words="console=ttyS0 loglevel=4 panic=-1 work=cpus"
+    start /tmp/first --protected --cmdline "$words:1"
+    first=$!
+    start /tmp/second --protected --cpus 2 --cmdline "$words:2"
+    second=$!
+    start /tmp/plain --guest-memfd --cmdline "$words:1"
+    plain=$!
+    for try in $(seq 100); do
+        if [ "$(vm_figure protected vcpus) $(vm_figure plain vcpus)" = "3 1" ]; then break; fi
+        usleep 50000
+    done
+    cat $debug/vms
+    same "vCPUs of protected guests" $(vm_figure protected vcpus) 3
+    same "vCPUs of others" $(vm_figure plain vcpus) 1
+    for vmm in $first $second $plain; do
+        wait $vmm || fail "a VMM ended with $?"
+    done
+    for console in /tmp/first /tmp/second /tmp/plain; do
+        tr -d '\r' <$console
+        grep -q 'freehold-guest exit 0' $console || fail "the guest of $console did not end well"
+    done
+    end
+}
+
+case_a_protected_guest_that_resets_or_panics_is_told_from_one_that_powers_off() {
+    begin
+    guest reset --protected
+    same "the exit status of a reset" $vmm_status 3
+    # Without a first program it panics.
+    guest "cpus:1 rdinit=/nowhere" --protected
+    same "the exit status of a panic" $vmm_status 3
+    end
+}
+
+# Host and guest work, and what the guest says of its time is compared with the host's when it says it.
+case_clocks_agree_under_load() {
+    begin
+    (while :; do work; done) >/tmp/working 2>&1 &
+    worker=$!
+    words="console=ttyS0 loglevel=4 panic=-1 work=clock:$CLOCK_SECONDS"
+    /freehold-vmm --kernel /guest/kernel --initrd /guest/initramfs --protected --cpus 2 --cmdline "$words" </dev/null |
+        awk '/^guest clock/ {
+                 getline host <"/proc/uptime"
+                 close("/proc/uptime")
+                 split(host, now, " ")
+                 print now[1], $3, now[1] - $3
+                 next
+             }
+             { print "#", $0 }' >/tmp/clocks
+    kill $worker
+    wait
+    cat /tmp/clocks
+    [ ! -s /tmp/working ] || fail "the host's work: $(cat /tmp/working)"
+    grep -q 'freehold-guest exit 0' /tmp/clocks || fail "the guest did not end well"
+    grep -v '^#' /tmp/clocks >/tmp/times
+    same "the number of times" $(wc -l </tmp/times) $((CLOCK_SECONDS + 1))
+    # A line may be late, by as much as the host lets the VMM wait.
+    awk -v seconds=$CLOCK_SECONDS '
+        NR == 1 { first = $2; least = most = $3 }
+        { last = $2; if ($3 < least) least = $3; if ($3 > most) most = $3 }
+        END { print "apart by", most - least, "in", last - first; exit !(most - least < 2 && last - first >= seconds) }' \
+        /tmp/times || fail "the clocks do not agree"
+    rm /tmp/working
+    end
+}
+
+# Random, below $1.
+random() {
+    echo $(($(hexdump -n 4 -e '"%u"' /dev/urandom) % $1))
+}
+
+case_a_vmm_that_is_killed_gives_everything_back() {
+    begin
+    for n in $(seq $KILLS); do
+        before=$(scrubbed)
+        start /tmp/console --protected --cpus 2 --cmdline "console=ttyS0 loglevel=4 work=secret:8"
+        vmm=$!
+        usleep $(random 6000000)
+        private=$(vm_figure protected private)
+        kill -9 $vmm
+        wait $vmm || true
+        nothing_is_left
+        echo "killed with $private private pages, of $(($(scrubbed) - before)) that were scrubbed"
+        [ $(($(scrubbed) - before)) -ge $private ] || fail "private pages came back unscrubbed"
+    done
+    end
+}
+
+# How many pages the host finds in its memory that a guest has filled with its secret.
+secrets() {
+    /payload-kvm scan $(echo "a guest's secret" | md5sum | cut -c 1-15) | tee /tmp/scan >&2
+    sed -n 's/^kvm scan \([0-9]*\) .*/\1/p' /tmp/scan
+}
+
+# A guest of the kind $1 that has a secret, in the background: $vmm.
+secretive() {
+    start /tmp/console $1 --cmdline "console=ttyS0 loglevel=4 work=secret:16"
+    vmm=$!
+    for try in $(seq 300); do
+        if grep -q 'keeps a secret' /tmp/console; then return; fi
+        usleep 100000
+    done
+    fail "the guest does not begin: $(cat /tmp/console)"
+}
+
+# Neither while the guest runs nor after its VMM is killed, when somebody else still has the file of its memory, does the
+# host find the secret. That of a guest that is not protected is found.
+case_a_secret_dies_with_its_guest() {
+    begin
+    secretive --protected
+    same "what the host finds" "$(secrets)" 0
+    mkfifo /tmp/to /tmp/from
+    $kvm keep $vmm </tmp/to >/tmp/from &
+    keeper=$!
+    exec 3>/tmp/to 4</tmp/from
+    read -r said <&4
+    same "what the keeper says" "$said" "kvm keep 1"
+    kill -9 $vmm
+    wait $vmm || true
+    same "the number of VMs" "$(figure vms)" 0
+    [ "$(figure frames_guest)" -gt 0 ] || fail "the file is empty"
+    same "what the host finds when the guest is gone" "$(secrets)" 0
+    exec 3>&-
+    read -r said <&4
+    wait $keeper
+    exec 4<&-
+    same "what can be read of the file" "$said" "kvm kept 0 16"
+    same "what the host finds when the file is gone" "$(secrets)" 0
+    rm /tmp/to /tmp/from
+    nothing_is_left
+    secretive --guest-memfd
+    [ "$(secrets)" -ge 4096 ] || fail "the secret of a guest that is not protected was not found"
+    kill -9 $vmm
+    wait $vmm || true
+    end
+}
