@@ -6,7 +6,10 @@ use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
 
 fn list(arguments: &Arguments) -> anyhow::Result<Vec<Trial>> {
-    Ok(linux::trials(arguments, vmm::on_freehold()?.into_iter().chain(vmm::on_kvm()?)))
+    Ok(linux::trials(
+        arguments,
+        vmm::on_freehold()?.into_iter().chain(vmm::on_kvm()?),
+    ))
 }
 
 fn main() -> ExitCode {

@@ -2,6 +2,7 @@
 
 mod devices;
 mod hostile;
+mod isolation;
 mod memfd;
 mod moves;
 mod own;
@@ -28,6 +29,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         hostile::CASES,
         registers::CASES,
         moves::CASES,
+        isolation::CASES,
     ]
     .into_iter()
     .flatten()

@@ -371,19 +371,41 @@ impl Mapping {
     /// Reads a word of it as another process would, by `process_vm_readv`.
     pub(crate) fn read_as_another(&self, offset: u64) -> Result<u64, Errno> {
         let mut word = 0_u64;
-        let local = libc::iovec {
-            iov_base: (&raw mut word).cast(),
-            iov_len: 8,
-        };
-        let remote = libc::iovec {
-            iov_base: self.at::<u8>(offset).cast(),
-            iov_len: 8,
-        };
+        let (local, remote) = (Self::piece(&raw mut word), Self::piece(self.at(offset)));
         // SAFETY: it asks for the process's own number.
         let process = unsafe { libc::getpid() };
         // SAFETY: the word has a place; the kernel checks the other address.
         let result = unsafe { libc::process_vm_readv(process, &raw const local, 1, &raw const remote, 1, 0) };
         if result == 8 { Ok(word) } else { Err(last_error()) }
+    }
+
+    /// Writes a word of it as another process would, by `process_vm_writev`.
+    pub(crate) fn write_as_another(&self, offset: u64, mut word: u64) -> Result<(), Errno> {
+        let (local, remote) = (Self::piece(&raw mut word), Self::piece(self.at(offset)));
+        // SAFETY: it asks for the process's own number.
+        let process = unsafe { libc::getpid() };
+        // SAFETY: the word is only read; the kernel checks the other address.
+        let result =
+            unsafe { libc::process_vm_writev(process, &raw const local, 1, &raw const remote, 1, 0) };
+        if result == 8 { Ok(()) } else { Err(last_error()) }
+    }
+
+    /// Lends it to a pipe, by `vmsplice`.
+    pub(crate) fn splice_to(&self, pipe: i32, offset: u64, length: usize) -> Result<usize, Errno> {
+        let piece = libc::iovec {
+            iov_base: self.at::<u8>(offset).cast(),
+            iov_len: length,
+        };
+        // SAFETY: the kernel checks the address; nobody has a reference to what is there.
+        let result = unsafe { libc::vmsplice(pipe, &raw const piece, 1, 0) };
+        usize::try_from(result).map_err(|_| last_error())
+    }
+
+    const fn piece(word: *mut u64) -> libc::iovec {
+        libc::iovec {
+            iov_base: word.cast(),
+            iov_len: 8,
+        }
     }
 }
 

@@ -148,6 +148,13 @@ case_withstands_a_hostile_user_space() {
     unload
 }
 
+# Whoever holds a protected VM's descriptors can neither read nor change what is the guest's.
+case_keeps_a_protected_guest_from_those_who_hold_it() {
+    load
+    kvm_cases isolation 8
+    unload
+}
+
 refused_page() {
     $probe call donate $PAGE 1 --expect status=Success
     $probe touch $PAGE --all refused
