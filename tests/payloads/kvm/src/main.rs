@@ -4,7 +4,8 @@
 //! own: `kvm case NAME ok`, or `failed` and why. It ends with `kvm cases N`, and status 0 if all of them passed, and there
 //! was one at least. `payload-kvm hold` keeps a VM until its input ends. `payload-kvm keep PROCESS` keeps the files of guest
 //! memory of that process until then, and tells whether what is in them can be read. `payload-kvm scan WORD` tells in how
-//! many pages of the host's memory the word and a line feed are repeated, and nothing else is.
+//! many pages of the host's memory the word and a line feed are repeated, and nothing else is. `payload-kvm spy WAY PROCESS
+//! WORD` reads that process's guest memory while it runs, by `load` or by `write`; see [`spy`].
 
 mod cases;
 mod device;
@@ -12,6 +13,7 @@ mod guest;
 mod keep;
 mod process;
 mod scan;
+mod spy;
 
 use device::Kvm;
 use process::Ended;
@@ -42,8 +44,11 @@ fn main() -> ExitCode {
         ["hold"] => hold(),
         ["keep", process] => ended("keep", keep(process)),
         ["scan", word] => ended("scan", scan(word)),
+        ["spy", way, process, word] => ended("spy", spy(way, process, word)),
         _ => {
-            eprintln!("payload-kvm: list | run PREFIX | hold | keep PROCESS | scan WORD");
+            eprintln!(
+                "payload-kvm: list | run PREFIX | hold | keep PROCESS | scan WORD | spy WAY PROCESS WORD"
+            );
             ExitCode::FAILURE
         }
     }
@@ -117,5 +122,17 @@ fn keep(process: &str) -> IoResult<()> {
 fn scan(word: &str) -> IoResult<()> {
     let (pages, found) = scan::scan(format!("{word}\n").as_bytes())?;
     println!("kvm scan {found} {pages}");
+    Ok(())
+}
+
+/// Looks for pages of guest memory that begin with a word.
+fn spy(way: &str, process: &str, word: &str) -> IoResult<()> {
+    for file in keep::files_of(process.parse().map_err(Error::other)?)? {
+        let found = spy::look(way, &file, format!("{word}\n").as_bytes())?;
+        println!(
+            "{way}: refused={} lent={} secret={}",
+            found.refused, found.read, found.secret
+        );
+    }
     Ok(())
 }
