@@ -5,12 +5,16 @@
 mod command;
 
 use clap::{Parser, Subcommand};
+use freehold_runner::story::Host;
 use std::process::ExitCode;
 
 /// Boots Freehold, a hypervisor for arm64, under QEMU. Without a subcommand: with Debian as its host, step by step
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Cli {
+    /// Who has guests in what is told step by step
+    #[arg(long, value_enum, default_value_t = Host::Linux)]
+    host: Host,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -34,7 +38,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        None => command::story::run(),
+        None => command::story::run(cli.host),
         Some(Command::Setup) => command::setup::run(),
         Some(Command::Linux(arguments)) => command::linux::run(&arguments),
         Some(Command::Attack(arguments)) => command::attack::run(&arguments),

@@ -1,7 +1,8 @@
-//! The demonstration that `cargo run` gives, in two acts: Freehold boots with Debian as its host, and then with a host
-//! of ours that runs guests. Each step is shown with its evidence as it happens.
+//! The demonstration that `cargo run` gives: Freehold boots with Debian as its host, which runs a protected Linux guest.
+//! Another, in two acts, needs no KVM: Debian is the host, and then a host of ours runs guests. Each step is shown with
+//! its evidence as it happens.
 //!
-//! [`plan`] says what is done and what must come of it; [`first`] and [`second`] run the machines; [`script`] has the
+//! [`plan`] says what is done and what must come of it; [`protected`], [`first`] and [`second`] run the machines; [`script`] has the
 //! host do it and reads what came; [`teller`] prints and judges; [`picture`] draws the ownership map. [`look`] and
 //! [`digest`] find out, without the hypervisor or its hosts, what these say of themselves.
 
@@ -11,6 +12,7 @@ mod fold;
 mod look;
 mod picture;
 mod plan;
+mod protected;
 mod script;
 mod second;
 mod teller;
@@ -38,25 +40,50 @@ const HOW_TO_READ: &str = "A step is who acts and what they do; below it the fra
 pub enum Course {
     /// As it must.
     Proper,
-    /// The host forgets to pin a page in the second act, and the story is no good.
+    /// The guest under Debian writes its secret to its disk, or the host of the second act forgets to pin a page, and the
+    /// story is no good.
     Spoiled,
 }
 
-/// Tells the whole story to `out`, with colors. Answers whether every step went as it must.
+/// Who has guests in the story.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Host {
+    /// Debian, by the module and the virtual machine monitor.
+    Linux,
+    /// A host of ours, after an act in which Debian has none.
+    Bare,
+}
+
+/// Tells the story with that host to `out`, with colors. Answers whether every step went as it must.
 ///
 /// # Errors
 /// If something cannot be fetched or built, or a machine did not come to its act's end: then the error holds
 /// the report of the run.
-pub fn tell(mut out: impl Write) -> Result<bool> {
+pub fn tell(out: impl Write, host: Host) -> Result<bool> {
+    match host {
+        Host::Linux => tell_protected(out, Course::Proper),
+        Host::Bare => tell_bare(out),
+    }
+}
+
+/// Tells of Debian and its guest.
+///
+/// # Errors
+/// As for [`tell`].
+pub fn tell_protected(mut out: impl Write, course: Course) -> Result<bool> {
+    let act = protected::prepare(course)?;
+    let started = Instant::now();
+    how_to_read(&mut out, "Freehold, a hypervisor at EL2.");
+    let sum = act.tell(&mut out, started)?;
+    Ok(conclude(&mut out, started, &[sum]))
+}
+
+/// Tells both acts of the other story.
+fn tell_bare(mut out: impl Write) -> Result<bool> {
     let first = first::prepare()?;
     let second = second::prepare(Course::Proper)?;
     let started = Instant::now();
-    let quiet = Style::new().dimmed();
-    // If nobody reads any more, the verdict still counts.
-    let _ = writeln!(out, "Freehold, a hypervisor at EL2, in two acts.");
-    for line in fold(HOW_TO_READ, " ", COLUMNS) {
-        let _ = writeln!(out, "{quiet}{line}{quiet:#}");
-    }
+    how_to_read(&mut out, "Freehold, a hypervisor at EL2, in two acts.");
     let chapters = first.chapters();
     let first = first.tell(&mut out, started)?;
     let second = second.tell(&mut out, started, chapters)?;
@@ -72,6 +99,16 @@ pub fn tell_second(mut out: impl Write, course: Course) -> Result<bool> {
     let started = Instant::now();
     let sum = act.tell(&mut out, started, 0)?;
     Ok(conclude(&mut out, started, &[sum]))
+}
+
+/// Prints the title, and what a reader must know.
+fn how_to_read(out: &mut impl Write, title: &str) {
+    let quiet = Style::new().dimmed();
+    // If nobody reads any more, the verdict still counts.
+    let _ = writeln!(out, "{title}");
+    for line in fold(HOW_TO_READ, " ", COLUMNS) {
+        let _ = writeln!(out, "{quiet}{line}{quiet:#}");
+    }
 }
 
 /// Prints the verdict.

@@ -35,7 +35,7 @@ pub(super) fn prepare() -> Result<Act> {
         smp,
         memory: Memory::gib(1),
         limit: LIMIT,
-        ..Linux::new(suite, script::write(&plan))
+        ..Linux::new(suite, script::write(&plan, ""))
     };
     Ok(Act {
         plan,

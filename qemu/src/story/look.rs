@@ -1,6 +1,7 @@
 //! A look into the stopped machine from outside: the ownership map as EL2 has it, not as anybody is told, and the
 //! guest's secret wherever it is.
 
+use super::teller::Teller;
 use crate::{
     machine::{
         frame::{self, FRAME},
@@ -11,14 +12,17 @@ use crate::{
 use anyhow::{Context as _, Result, ensure};
 use hyp_core::map::{Entry, RegionWord};
 use hyp_core::state::State;
-use payload_protocol::Secret;
 use serde_json::json;
 use std::{
+    io::Write,
     ops::Range,
     path::{Path, PathBuf},
 };
 
 const REGION_FRAMES: u64 = hyp_abi::REGION_SIZE / FRAME;
+
+/// How many words of a frame are of the guest's secret. The frame is not empty.
+pub(super) type WordsOf<'a> = &'a dyn Fn(&[u8]) -> u64;
 
 /// Whoever looks into a machine.
 #[derive(Debug)]
@@ -50,7 +54,7 @@ impl Eye {
     ///
     /// # Errors
     /// If the machine cannot be looked into, or what is there is no map.
-    pub(super) fn look(&mut self, map: &Range<u64>, secret: Secret) -> Result<Vec<String>> {
+    pub(super) fn look(&mut self, map: &Range<u64>, secret: WordsOf<'_>) -> Result<Vec<String>> {
         let monitor = match &mut self.monitor {
             Some(monitor) => monitor,
             none => none.insert(qmp::Monitor::connect(&self.socket)?),
@@ -76,6 +80,22 @@ impl Eye {
     }
 }
 
+/// Looks into the machine for the deed that is going on and asks for it.
+pub(super) fn show<W: Write>(teller: &mut Teller<'_, W>, eye: &mut Eye, secret: WordsOf<'_>) {
+    let seen = teller
+        .map()
+        .context("Freehold has not said where its map is")
+        .and_then(|map| eye.look(&map, secret));
+    match seen {
+        Ok(lines) => lines.iter().for_each(|line| teller.note(line)),
+        // The machine would wait in vain.
+        Err(error) => {
+            teller.note(&format!("{error:#}"));
+            eye.end_machine();
+        }
+    }
+}
+
 /// All of a machine's RAM.
 struct Memory {
     base: u64,
@@ -86,7 +106,7 @@ impl Memory {
     /// Tells the ownership map, `map <base> <regions> <state>` and `frames <base> <frames> <state>` as the probe does,
     /// where a state of a guest's frame ends with `/` and the VM's slot; and in how many words the secret was seen,
     /// `secret guests <words> host <words>`: in frames that are private to a guest, and in frames that the host can read.
-    fn tell(&self, map: &Range<u64>, secret: Secret) -> Result<Vec<String>> {
+    fn tell(&self, map: &Range<u64>, secret: WordsOf<'_>) -> Result<Vec<String>> {
         let mut lines = Vec::new();
         let mut runs: Vec<(u64, u64, String)> = Vec::new();
         let (mut at_home, mut at_hosts) = (0, 0);
@@ -98,8 +118,9 @@ impl Memory {
             for (index, entry) in (0..).zip(&entries) {
                 let contents = self.frame(base + index * FRAME)?;
                 match entry.state() {
-                    State::Guest => at_home += words_of(secret, contents),
-                    state if is_the_hosts(state) => at_hosts += words_of(secret, contents),
+                    _ if frame::is_empty(contents) => {}
+                    State::Guest => at_home += secret(contents),
+                    state if is_the_hosts(state) => at_hosts += secret(contents),
                     _ => {}
                 }
             }
@@ -182,24 +203,21 @@ const fn is_the_hosts(state: State) -> bool {
     )
 }
 
-/// How many words of a frame are of the secret.
-fn words_of(secret: Secret, frame: &[u8]) -> u64 {
-    if frame::is_empty(frame) {
-        return 0;
-    }
-    let (words, _) = frame.as_chunks::<8>();
-    words
-        .iter()
-        .filter(|word| secret.is_in(u64::from_le_bytes(**word)))
-        .count() as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use payload_protocol::Secret;
 
     const BASE: u64 = 0x4000_0000;
     const SECRET: Secret = Secret::new(1);
+
+    fn words_of(frame: &[u8]) -> u64 {
+        let (words, _) = frame.as_chunks::<8>();
+        words
+            .iter()
+            .filter(|word| SECRET.is_in(u64::from_le_bytes(**word)))
+            .count() as u64
+    }
 
     /// Three regions: the map and a node in the first, whose frames differ; a uniform one of a guest; the host's.
     fn memory() -> Memory {
@@ -225,7 +243,7 @@ mod tests {
 
     #[test]
     fn the_map_is_told_as_it_is_in_memory() {
-        let lines = memory().tell(&(BASE..BASE + 24), SECRET).unwrap();
+        let lines = memory().tell(&(BASE..BASE + 24), &words_of).unwrap();
         assert_eq!(
             lines,
             [
@@ -246,7 +264,7 @@ mod tests {
             let mut memory = memory();
             let at = (address - BASE) as usize;
             memory.contents[at..at + 8].copy_from_slice(&SECRET.word(9).to_le_bytes());
-            let lines = memory.tell(&(BASE..BASE + 24), SECRET).unwrap();
+            let lines = memory.tell(&(BASE..BASE + 24), &words_of).unwrap();
             assert_eq!(lines.last().unwrap(), "secret guests 2 host 1");
         }
     }
@@ -254,8 +272,8 @@ mod tests {
     #[test]
     fn what_is_no_map_is_an_error() {
         let mut memory = memory();
-        assert!(memory.tell(&(BASE..BASE + 16), SECRET).is_err());
+        assert!(memory.tell(&(BASE..BASE + 16), &words_of).is_err());
         memory.contents[..8].copy_from_slice(&(0x1000_0000_u64 | 1 << 1).to_le_bytes());
-        assert!(memory.tell(&(BASE..BASE + 24), SECRET).is_err());
+        assert!(memory.tell(&(BASE..BASE + 24), &words_of).is_err());
     }
 }

@@ -1,14 +1,16 @@
 //! What is done in the story, and what must come of it.
 //!
 //! A [`Chapter`] is told either by Freehold, by lines on the console that begin with one of its topics, or by the
-//! host, which carries out [`Deed`]s one after the other. The deeds themselves are in [`host`] for the first act and in
-//! [`guest`] for the second.
+//! host, which carries out [`Deed`]s one after the other. The deeds themselves are in [`protected`] for the story of
+//! Debian and its guest, in [`host`] for the first act of the other and in [`guest`] for its second.
 
 mod guest;
 mod host;
+mod protected;
 
 pub(super) use guest::plan as second_act;
 pub(super) use host::plan as first_act;
+pub(super) use protected::plan as protected;
 
 /// What Freehold counts when it refuses an access.
 const ABORT: &str = "HostAbortsInjected";
@@ -38,9 +40,9 @@ pub(super) struct Deed {
     pub(super) who: Who,
     /// What, in a few words.
     pub(super) tells: String,
-    /// In the first act the shell command: `$FREEHOLD` is the address of Freehold's own memory; `$PAGE` and `$BLOCK`
+    /// Where Debian is the host the shell command: `$FREEHOLD` is the address of Freehold's own memory; `$PAGE` and `$BLOCK`
     /// are those of blocks of 2 MiB that the host has to spare; `$probe` is the probe; `script/preamble.sh` has
-    /// more. In the second act the name of the payload's step.
+    /// more, and `script/protected.sh` what concerns a guest. In the second act the name of the payload's step.
     pub(super) command: String,
     /// What must come of it.
     pub(super) expected: Expected,
@@ -185,12 +187,42 @@ fn freehold(title: &'static str, topics: &[&str]) -> Chapter {
     }
 }
 
+/// The chapters of a boot on so many CPUs.
+fn boot(cpus: u32) -> Vec<Chapter> {
+    let machine = format!("machine: {cpus} CPU(s)");
+    vec![
+        freehold(
+            "Freehold finds the machine",
+            &[&machine, "machine: RAM", "machine: GICv3"],
+        ),
+        freehold(
+            "EL2 takes its own memory, and the devices that could get around it",
+            &[
+                "EL2: reserved",
+                "EL2: image",
+                "EL2: CPUs",
+                "EL2: pool",
+                "EL2: keeps fw_cfg",
+            ],
+        ),
+        freehold(
+            "The host is taken down to EL1",
+            &["host: kernel", "host: ramdisk", "host: enters EL1"],
+        ),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn chapters() -> Vec<Chapter> {
-        [first_act("6.1.0", 2), second_act(12, "00".to_owned())].concat()
+        [
+            protected("6.12.0", 2),
+            first_act("6.1.0", 2),
+            second_act(12, "00".to_owned()),
+        ]
+        .concat()
     }
 
     #[test]

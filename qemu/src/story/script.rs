@@ -11,9 +11,15 @@ use std::fmt::Write as _;
 /// What stands before the deeds: finds the addresses that they name.
 const PREAMBLE: &str = include_str!("script/preamble.sh");
 
-/// The host's script for a plan.
-pub(super) fn write(plan: &[Chapter]) -> String {
-    let mut script = PREAMBLE.to_owned();
+/// What comes after it where the host has a protected guest.
+pub(super) const PROTECTED: &str = include_str!("script/protected.sh");
+
+/// The guest's script there.
+pub(super) const GUEST: &str = include_str!("script/guest.sh");
+
+/// The host's script for a plan, whose deeds need the functions in `more` besides the common ones.
+pub(super) fn write(plan: &[Chapter], more: &str) -> String {
+    let mut script = [PREAMBLE, more].concat();
     for (number, (_, deed)) in deeds(plan).enumerate() {
         let frame = deed.watched.map_or("", |watched| watched.frame);
         let counter = deed.counter.unwrap_or_default();
@@ -126,7 +132,16 @@ mod tests {
 
     #[test]
     fn the_script_is_one_that_a_shell_understands() {
-        let script = write(&plan::first_act("6.1.0", 4));
+        for script in [
+            write(&plan::first_act("6.1.0", 4), ""),
+            write(&plan::protected("6.12.0", 4), PROTECTED),
+            GUEST.to_owned(),
+        ] {
+            is_understood(&script);
+        }
+    }
+
+    fn is_understood(script: &str) {
         let mut shell = Command::new("sh")
             .arg("-n")
             .stdin(Stdio::piped())

@@ -2,7 +2,7 @@
 
 use super::{
     Course, LIMIT, digest,
-    look::Eye,
+    look::{self, Eye},
     picture,
     plan::{self, Chapter},
     teller::{Manner, Sum, Teller},
@@ -90,7 +90,7 @@ impl Act {
         );
         let run = self.machine.run(LIMIT, |line| {
             if line == LOOK {
-                show(&mut teller, &mut self.eye);
+                look::show(&mut teller, &mut self.eye, &words_of);
             } else {
                 teller.hear(line);
             }
@@ -108,20 +108,13 @@ impl Act {
     }
 }
 
-/// Looks into the machine for the step that asks for it.
-fn show<W: Write>(teller: &mut Teller<'_, W>, eye: &mut Eye) {
-    let seen = teller
-        .map()
-        .context("Freehold has not said where its map is")
-        .and_then(|map| eye.look(&map, Secret::new(SEED)));
-    match seen {
-        Ok(lines) => lines.iter().for_each(|line| teller.note(line)),
-        // The machine would wait in vain.
-        Err(error) => {
-            teller.note(&format!("{error:#}"));
-            eye.end_machine();
-        }
-    }
+/// How many words of a frame are of the guest's secret.
+fn words_of(frame: &[u8]) -> u64 {
+    let (words, _) = frame.as_chunks::<8>();
+    words
+        .iter()
+        .filter(|word| Secret::new(SEED).is_in(u64::from_le_bytes(**word)))
+        .count() as u64
 }
 
 /// The exit status of the payload, if it can be believed: it came to its end and says once how many steps it played,

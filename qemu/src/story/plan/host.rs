@@ -1,29 +1,11 @@
 //! The first act: Debian is the host. What it does, chapter by chapter.
 
-use super::{ABORT, Chapter, Deed, Expected, Who, freehold, host};
+use super::{ABORT, Chapter, Deed, Expected, Who, boot, host};
 
 /// The act with a kernel of that release on so many CPUs.
 pub(in crate::story) fn plan(release: &str, cpus: u32) -> Vec<Chapter> {
-    let machine = format!("machine: {cpus} CPU(s)");
-    vec![
-        freehold(
-            "Freehold finds the machine",
-            &[&machine, "machine: RAM", "machine: GICv3"],
-        ),
-        freehold(
-            "EL2 takes its own memory, and the devices that could get around it",
-            &[
-                "EL2: reserved",
-                "EL2: image",
-                "EL2: CPUs",
-                "EL2: pool",
-                "EL2: keeps fw_cfg",
-            ],
-        ),
-        freehold(
-            "The host is taken down to EL1",
-            &["host: kernel", "host: ramdisk", "host: enters EL1"],
-        ),
+    let mut plan = boot(cpus);
+    plan.extend([
         host("Debian reaches user space", arrival(release, cpus)),
         host(
             "2 MiB are given to EL2, out of the host's reach, and taken back",
@@ -33,7 +15,8 @@ pub(in crate::story) fn plan(release: &str, cpus: u32) -> Vec<Chapter> {
         host("Debian tries the ways around", detours()),
         host("Debian lives on", life(cpus)),
         host("Who owns what", end()),
-    ]
+    ]);
+    plan
 }
 
 fn probe(who: Who, tells: &str, arguments: &str, words: &str) -> Deed {

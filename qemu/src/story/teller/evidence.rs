@@ -52,7 +52,7 @@ impl Evidence {
                 return Err("there is no map".to_owned());
             }
             Expected::Finding | Expected::Digest(_) | Expected::Guests { .. } if status != 0 => {
-                return Err("the payload says that it went wrong".to_owned());
+                return Err("it says that it went wrong".to_owned());
             }
             Expected::Finding if self.said.is_empty() => return Err("nothing was found".to_owned()),
             Expected::Digest(digest) if self.said != [format!("digest {digest}")] => {
