@@ -5,6 +5,7 @@
 #include <linux/errno.h>
 #include <linux/mm.h>
 #include <asm/asm-extable.h>
+#include <asm/word-at-a-time.h>
 
 #include "probe.h"
 
@@ -34,6 +35,11 @@ static int touch(struct fhp_access *access, void *pointer)
 	u64 value = access->store ? access->value : 0;
 	int error = 0;
 
+	if (access->padded) {
+		/* Its entry in the exception table has zeros for what lies in the second page, so that none is refused. */
+		access->value = load_unaligned_zeropad(pointer);
+		return 0;
+	}
 	if (access->bare && access->store) {
 		BY_SIZE(BARE, "st", access->size, error, value, pointer);
 	} else if (access->bare) {
@@ -73,6 +79,8 @@ static int touch_window(struct fhp_access *access, pgprot_t protection)
 int access_do(struct fhp_access *access)
 {
 	if (access->size != 1 && access->size != 2 && access->size != 4 && access->size != 8)
+		return -EINVAL;
+	if (access->padded && (access->store || access->bare || access->size != 8))
 		return -EINVAL;
 
 	switch (access->mapping) {

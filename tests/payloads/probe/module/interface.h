@@ -33,7 +33,7 @@ struct fhp_access {
 	__u32 store;	/* Not zero: a store. */
 	__u32 bare;	/* Not zero: no exception-table entry, so that a fault is an oops of the caller. */
 	__u32 refused;	/* Answer: not zero if the exception table was used. */
-	__u32 reserved;
+	__u32 padded;	/* Not zero: a load of 8 bytes as the kernel's strings are read, see load_unaligned_zeropad(). */
 };
 static_assert(sizeof(struct fhp_access) == 40);
 

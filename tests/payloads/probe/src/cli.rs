@@ -53,6 +53,9 @@ pub(crate) enum Command {
         /// Without an entry in the exception table: a fault is an oops. (A jump never has one)
         #[arg(long, global = true)]
         bare: bool,
+        /// As the kernel reads a word at the end of a string: what lies in the next page is zero if it cannot be read
+        #[arg(long, global = true, conflicts_with = "bare")]
+        padded: bool,
         #[command(subcommand)]
         deed: DeedCommand,
     },
@@ -181,8 +184,10 @@ impl DeedCommand {
 }
 
 /// By which way the module does a deed.
-pub(crate) fn el1_way(bare: bool, deed: Deed) -> Way {
-    if bare || matches!(deed, Deed::Fetch { .. }) {
+pub(crate) fn el1_way(bare: bool, padded: bool, deed: Deed) -> Way {
+    if padded {
+        Way::El1Padded
+    } else if bare || matches!(deed, Deed::Fetch { .. }) {
         Way::El1Bare
     } else {
         Way::El1

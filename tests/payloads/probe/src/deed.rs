@@ -2,7 +2,7 @@
 
 use crate::device::Device;
 use crate::el0;
-use crate::el1;
+use crate::el1::{self, Fixup};
 use crate::kernel_log;
 use crate::machine::Size;
 use crate::outcome::Outcome;
@@ -64,7 +64,9 @@ pub(crate) enum Way {
     El0,
     /// The module, with an entry in the exception table. (A jump has none.)
     El1,
-    /// The module, without.
+    /// The module, as the kernel reads a word of a string that may end before it: what it cannot read is zero.
+    El1Padded,
+    /// The module, without an entry.
     El1Bare,
 }
 
@@ -74,6 +76,7 @@ impl Way {
         match self {
             Self::El0 => "el0",
             Self::El1 => "el1",
+            Self::El1Padded => "el1-padded",
             Self::El1Bare => "el1-bare",
         }
     }
@@ -86,8 +89,9 @@ impl Way {
 pub(crate) fn perform(device: &Device, way: Way, place: Place, deed: Deed) -> Result<Outcome> {
     attempt(|| match way {
         Way::El0 => el0::perform(device, place, deed),
-        Way::El1 => el1::perform(device, place, deed, false),
-        Way::El1Bare => el1::perform(device, place, deed, true),
+        Way::El1 => el1::perform(device, place, deed, Fixup::Error),
+        Way::El1Padded => el1::perform(device, place, deed, Fixup::Zeros),
+        Way::El1Bare => el1::perform(device, place, deed, Fixup::None),
     })
     .map(|outcome| match outcome {
         Outcome::Value(value) => deed.outcome(value),

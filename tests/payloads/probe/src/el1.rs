@@ -6,12 +6,22 @@ use crate::instructions::PLANTED;
 use crate::interface::{Access, Run};
 use std::io::{Error, Result};
 
-/// Has the module do the deed; without an exception-table entry if `bare`, so that a fault is an oops of this
-/// process. Answers the value that it gave, or `None` if the exception table was used.
+/// What the kernel does where the deed ends in a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fixup {
+    /// The exception table has an entry that tells of it.
+    Error,
+    /// The exception table has an entry that reads zeros for what lies in the next page. Only for loads of 8 bytes.
+    Zeros,
+    /// There is no entry: it is an oops of this process.
+    None,
+}
+
+/// Has the module do the deed. Answers the value that it gave, or `None` if the exception table was used.
 ///
 /// # Errors
 /// What the module says.
-pub(crate) fn perform(device: &Device, place: Place, deed: Deed, bare: bool) -> Result<Option<u64>> {
+pub(crate) fn perform(device: &Device, place: Place, deed: Deed, fixup: Fixup) -> Result<Option<u64>> {
     let (size, store, value) = match deed {
         Deed::Read(size) => (size, false, 0),
         Deed::Write(size, value) => (size, true, value),
@@ -23,7 +33,8 @@ pub(crate) fn perform(device: &Device, place: Place, deed: Deed, bare: bool) -> 
         size: size.bytes(),
         mapping: mapping(place.map),
         store: store.into(),
-        bare: bare.into(),
+        bare: (fixup == Fixup::None).into(),
+        padded: (fixup == Fixup::Zeros).into(),
         ..Access::default()
     };
     device.access(&mut access)?;

@@ -26,7 +26,7 @@ pub(crate) struct Access {
     pub(crate) store: u32,
     pub(crate) bare: u32,
     pub(crate) refused: u32,
-    pub(crate) reserved: u32,
+    pub(crate) padded: u32,
 }
 
 /// A jump at EL1: `struct fhp_run`.

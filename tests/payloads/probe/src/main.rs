@@ -90,9 +90,9 @@ fn run(line: CommandLine) -> anyhow::Result<u8> {
             let (place, deed) = deed.deed();
             reach(device, Way::El0, place, deed, expected)?
         }
-        Command::El1 { bare, deed } => {
+        Command::El1 { bare, padded, deed } => {
             let (place, deed) = deed.deed();
-            reach(device, cli::el1_way(bare, deed), place, deed, expected)?
+            reach(device, cli::el1_way(bare, padded, deed), place, deed, expected)?
         }
         Command::Touch { page, all, limits } => touch(device, page, all, limits)?,
         Command::WithPages {

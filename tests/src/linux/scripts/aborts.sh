@@ -35,6 +35,22 @@ case_page_among_the_hosts() {
     with_pages page_among_the_hosts 2
 }
 
+# A word that the kernel reads where a string may end runs into a page that is hidden: the kernel goes on, with zeros.
+word_before_a_donated_page() {
+    next=$((PAGE + 4096))
+    $probe el1 write $((PAGE + 4088)) 0x1122334455667788 --expect written
+    $probe el1 write $next 0x5ec4e7 --expect written
+    $probe el1 --padded read $((PAGE + 4092)) --expect value=0x005ec4e711223344
+    $probe call donate $next 1 --expect status=Success
+    $probe el1 --padded read $((PAGE + 4092)) --expect value=0x11223344
+    $probe el1 --padded read $((PAGE + 4089)) --expect value=0x11223344556677
+    $probe call reclaim $next 1 --expect status=Success
+}
+
+case_word_before_a_donated_page_is_padded_with_zeros() {
+    with_pages word_before_a_donated_page 1
+}
+
 donated_block() {
     $probe call donate $PAGE 512 --expect status=Success
     $probe touch $PAGE --no-oops --all refused
