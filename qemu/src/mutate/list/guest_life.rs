@@ -88,9 +88,9 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         name: "whole-register-told-for-a-narrow-store",
         like: None,
         file: ABORT,
-        find: "let value = access.stored(&self.context().x, big_endian);",
+        find: "let value = described.stored(&self.context().x, big_endian);",
         replace: "let _ = big_endian;
-            let value = self.context().x[usize::from(access.register) % 31];",
+            let value = self.context().x[usize::from(described.register) % 31];",
         caught_by: Layer::Unit,
     },
     // A handle of a VM that is gone names the next one in its slot.

@@ -391,8 +391,17 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         name: "node-of-a-pinned-page-folded",
         like: None,
         file: REGION,
-        find: "if in_work || pinned {",
+        find: "if in_work || counted {",
         replace: "if in_work {",
+        caught_by: Layer::Unit,
+    },
+    // The same for a region that guests borrow.
+    Mutation {
+        name: "node-of-a-lent-page-folded",
+        like: None,
+        file: REGION,
+        find: "State::HostSharedHyp | State::HostSharedGuest) && entry.count() > 0",
+        replace: "State::HostSharedHyp) && entry.count() > 0",
         caught_by: Layer::Unit,
     },
     // The same for a region on which a CPU is at work.
@@ -400,8 +409,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         name: "node-in-work-folded",
         like: None,
         file: REGION,
-        find: "if in_work || pinned {",
-        replace: "if pinned {",
+        find: "if in_work || counted {",
+        replace: "if counted {",
         caught_by: Layer::Concurrency,
     },
     // The count of neighbours that differ drifts.
