@@ -27,20 +27,36 @@ impl Vm {
             Reach::Store(_) => Permissions::WRITE,
             Reach::Fetch => Permissions::EXECUTE,
         };
+        let is_memory = self.is_memory(gfn);
+        // The host of a VM that is not protected may have memory where there is none yet.
+        let undescribed = if self.protected {
+            Fault::Exception
+        } else {
+            Fault::Missing
+        };
         match place {
             Some(place @ (Place::Mine { .. } | Place::Borrowed { .. })) => {
-                return (!place.permissions().contains(wanted)).then_some(Fault::Missing);
+                if place.permissions().contains(wanted) {
+                    return None;
+                }
+                let to_a_device = wanted == Permissions::WRITE && !is_memory;
+                return Some(match described {
+                    true if to_a_device => Fault::Device,
+                    false if to_a_device => undescribed,
+                    _ => Fault::Missing,
+                });
             }
             Some(Place::Lost) => return Some(Fault::Lost),
-            Some(Place::Device) | None if self.is_memory(gfn) => return Some(Fault::Missing),
+            Some(Place::Device) | None if is_memory => return Some(Fault::Missing),
             Some(Place::Device) | None => {}
         }
         let emulated = !self.guard || place == Some(&Place::Device);
-        let data = matches!(reach, Reach::Load | Reach::Store(_));
-        Some(if emulated && data && described {
-            Fault::Device
-        } else {
-            Fault::Exception
+        Some(match reach {
+            _ if !emulated => Fault::Exception,
+            Reach::Load | Reach::Store(_) if described => Fault::Device,
+            // Nobody executes from device registers.
+            Reach::Fetch if place == Some(&Place::Device) => Fault::Exception,
+            _ => undescribed,
         })
     }
 }
