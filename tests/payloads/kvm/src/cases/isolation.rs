@@ -223,7 +223,7 @@ fn isolation_from_other_slots_and_vms() -> Outcome {
 
 /// Commands of KVM's that tell of memory or state, or change it, and what a VM answers. Nobody else knows them.
 const TELLING: [(&str, u32, i32); 12] = [
-    ("KVM_GET_DIRTY_LOG", 0x4010_AE42, libc::ENOTTY),
+    ("KVM_GET_DIRTY_LOG", 0x4010_AE42, libc::ENOENT),
     ("KVM_CLEAR_DIRTY_LOG", 0xC018_AEC0, libc::ENOTTY),
     ("KVM_RESET_DIRTY_RINGS", 0xAEC7, libc::ENOTTY),
     ("KVM_SET_MEMORY_ATTRIBUTES", 0x4020_AED2, libc::ENOTTY),
