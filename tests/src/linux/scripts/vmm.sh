@@ -56,7 +56,9 @@ case_what_cannot_be_is_an_error() {
 case_a_vmm_that_is_killed_leaves_nothing_behind() {
     before=$(awk '/MemAvailable/ { print $2 }' /proc/meminfo)
     for seconds in 0 1 3; do
-        /freehold-vmm --kernel /guest/kernel --initrd /guest/initramfs --cpus 2 >/dev/null 2>&1 </dev/null &
+        # One whose guest does not end by itself before that.
+        /freehold-vmm --kernel /guest/kernel --initrd /guest/initramfs --cpus 2 \
+            --cmdline "console=ttyS0 loglevel=4 work=secret:8" >/dev/null 2>&1 </dev/null &
         vmm=$!
         sleep $seconds
         kill -9 $vmm
