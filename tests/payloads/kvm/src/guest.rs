@@ -81,6 +81,12 @@ pub(crate) enum Do {
     Acknowledge,
     /// Ends one.
     End(u64),
+    /// Reports how many ticks a call takes, and then what it answers.
+    CountCall(u64, u64, u64, u64),
+    /// Reports how many a store takes.
+    CountStore(u64, u64),
+    /// Reports how many take the reads of the time alone.
+    CountNothing,
 }
 
 impl Do {
@@ -107,6 +113,9 @@ impl Do {
             Self::Time => [18, 0, 0, 0, 0],
             Self::Acknowledge => [19, 0, 0, 0, 0],
             Self::End(interrupt) => [20, interrupt, 0, 0, 0],
+            Self::CountCall(x0, x1, x2, x3) => [21, x0, x1, x2, x3],
+            Self::CountStore(address, value) => [22, address, value, 0, 0],
+            Self::CountNothing => [23, 0, 0, 0, 0],
         }
     }
 }

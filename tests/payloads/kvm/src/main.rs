@@ -6,8 +6,11 @@
 //! memory of that process until then, and tells whether what is in them can be read. `payload-kvm scan WORD` tells in how
 //! many pages of the host's memory the word and a line feed are repeated, and nothing else is. `payload-kvm spy WAY PROCESS
 //! WORD` reads that process's guest memory while it runs, by `load` or by `write`; see [`spy`].
+//!
+//! `payload-kvm count` tells what a protected guest's operations cost; see [`count`].
 
 mod cases;
+mod count;
 mod device;
 mod guest;
 mod keep;
@@ -41,13 +44,14 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         ["run", prefix] => run(prefix),
+        ["count"] => count::count(),
         ["hold"] => hold(),
         ["keep", process] => ended("keep", keep(process)),
         ["scan", word] => ended("scan", scan(word)),
         ["spy", way, process, word] => ended("spy", spy(way, process, word)),
         _ => {
             eprintln!(
-                "payload-kvm: list | run PREFIX | hold | keep PROCESS | scan WORD | spy WAY PROCESS WORD"
+                "payload-kvm: list | run PREFIX | count | hold | keep PROCESS | scan WORD | spy WAY PROCESS WORD"
             );
             ExitCode::FAILURE
         }
