@@ -7,16 +7,20 @@
 //! - [`operations`]: what each operation costs, seen from EL1 and at EL2, and what scrubbing has of it.
 //! - [`boot`]: from reset to the host's first instruction.
 //! - [`debian`]: from reset to the first instruction of Debian's init, with and without Freehold.
+//! - [`protected`]: what a protected guest sees whose host is Debian.
+//! - [`guest_boot`]: how long Debian boots as a guest of Debian, protected against not.
 //! - [`memory`]: what EL2 takes.
 //! - [`linux`]: the figures of Linux 7.2.
 //! - [`table`]: all of it for a reader.
 
 pub mod boot;
 pub mod debian;
+pub mod guest_boot;
 pub mod linux;
 pub mod memory;
 pub mod operations;
 pub mod payload;
+pub mod protected;
 pub mod table;
 
 pub use debian::{BootRatio, boot_ratio};
@@ -43,6 +47,10 @@ pub struct Report {
     pub boots: Vec<boot::Boot>,
     /// EL2's memory, for each size of the machine.
     pub memory: Vec<memory::Memory>,
+    /// What a protected guest on Debian sees.
+    pub protected: Vec<protected::Seen>,
+    /// Debian's boot as a guest of Debian.
+    pub guest_boot: guest_boot::GuestBoot,
     /// Debian's boot.
     pub debian: BootRatio,
     /// What differed between two runs of the same machine.
@@ -72,6 +80,12 @@ impl Report {
         for memory in self.memory.iter().filter(|memory| !memory.is_good()) {
             failures.push(format!("EL2's memory at {}", memory.machine));
         }
+        for seen in self.protected.iter().filter(|seen| !seen.is_good()) {
+            failures.push(format!("{}, seen by a protected guest", seen.title));
+        }
+        if !self.guest_boot.is_good() {
+            failures.push("Debian's boot as a protected guest".to_owned());
+        }
         if !self.debian.is_good() {
             failures.push("Debian's boot".to_owned());
         }
@@ -94,6 +108,8 @@ pub fn measure() -> Result<Report> {
         boots.push(boot::measure(&images, cpu, &mut twice)?);
     }
     let memory = memory::measure(&images, &mut twice)?;
+    let protected = protected::measure(&mut twice)?;
+    let guest_boot = guest_boot::measure(&mut twice)?;
     let debian = debian::measure(&mut twice)?;
     Ok(Report {
         qemu: machine::version(),
@@ -101,6 +117,8 @@ pub fn measure() -> Result<Report> {
         operations,
         boots,
         memory,
+        protected,
+        guest_boot,
         debian,
         differences: twice.differences,
         commands: twice.commands,

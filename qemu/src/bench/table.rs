@@ -4,8 +4,10 @@ use super::{
     Report,
     boot::Boot,
     debian::BootRatio,
+    guest_boot::GuestBoot,
     memory::Memory,
     operations::{Operation, Place},
+    protected::Seen,
 };
 use anstyle::{AnsiColor, Style};
 use comfy_table::{Cell, CellAlignment, Table, presets};
@@ -38,6 +40,16 @@ pub fn render(report: &Report) -> String {
         &mut text,
         "Instructions from reset to the host's first one, 1 GiB",
         boots(&report.boots),
+    );
+    section(
+        &mut text,
+        "Instructions that a protected guest sees, its host Debian 6.12: cortex-a72, one CPU, 1 GiB",
+        protected(&report.protected),
+    );
+    section(
+        &mut text,
+        "Instructions from the VMM's start to a Debian guest's user space, its host Debian 6.12: cortex-a72, one CPU, 1 GiB",
+        guest_boot(&report.guest_boot),
     );
     section(
         &mut text,
@@ -169,6 +181,39 @@ fn boots(boots: &[Boot]) -> Table {
         &["CPU", "EL2", "all", "Linux, EL2", "ratio"],
         1,
         boots.iter().map(row),
+    )
+}
+
+fn protected(rows: &[Seen]) -> Table {
+    let row = |row: &Seen| {
+        vec![
+            row.title.clone(),
+            number(row.samples),
+            number(row.least),
+            number(row.median),
+            number(row.anchor.value),
+            ratio(row.median, row.anchor.value),
+            mark(row.is_good()),
+        ]
+    };
+    table(
+        &["operation", "samples", "least", "median", "Linux", "ratio"],
+        1,
+        rows.iter().map(row),
+    )
+}
+
+fn guest_boot(boot: &GuestBoot) -> Table {
+    table(
+        &["protected", "not protected", "ratio", "Linux's ratio"],
+        0,
+        [vec![
+            number(boot.protected),
+            number(boot.open),
+            format!("{:.3}", boot.ratio()),
+            format!("{:.3}", GuestBoot::limit()),
+            mark(boot.is_good()),
+        ]],
     )
 }
 
