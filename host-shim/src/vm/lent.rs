@@ -47,8 +47,9 @@ pub(super) struct Lent<K: Kernel> {
     longest: u64,
 }
 
-/// Where a slot stands among the others.
-type Place = (u64, u64);
+/// Where a slot stands among the others. No two stand at the same place, so that a look from one to the next leaves none out:
+/// not even one that is about to be refused, since it has the guest frame numbers of another.
+type Place = (u64, u64, usize);
 
 /// What a look for the next slot found.
 enum Next<K: Kernel> {
@@ -133,8 +134,8 @@ impl<K: Kernel> Lent<K> {
     }
 }
 
-fn place<K: Kernel>(slot: &Slot<K>) -> Place {
-    (slot.first(), slot.gfns().start)
+fn place<K: Kernel>(slot: &Arc<Slot<K>>) -> Place {
+    (slot.first(), slot.gfns().start, Arc::as_ptr(slot).addr())
 }
 
 impl<K: Kernel> Identity<K> {
@@ -201,6 +202,8 @@ impl<K: Kernel> Identity<K> {
     /// # Errors
     /// EL2's refusal.
     pub(super) fn take_all_back(&self, slot: &Slot<K>) -> Result<(), Error> {
+        // Whoever lent a page of it while it was alive has the lock, and has recorded it when that is free.
+        self.lent(|_| ());
         let mut at = 0;
         while let Some(lent) = slot.record.first_with(Mark::Borrowed, at..slot.pages()) {
             for page in lent.clone() {
@@ -334,5 +337,72 @@ impl<K: Kernel> Loans<K> {
     #[must_use]
     pub fn stuck(&self) -> u64 {
         self.0.stuck.load(Ordering::SeqCst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Fake;
+    use crate::tests::support::{GFN, Machine, P};
+    use crate::vm::UserSlotConfig;
+    use crate::vm::user::Conditions;
+    use core::time::Duration;
+
+    extern crate std;
+    use std::thread;
+
+    fn slot(gfn: u64, first: u64) -> Arc<Slot<Fake>> {
+        Arc::new(Slot::of_user(gfn, 4, first, Conditions::new(false, false)))
+    }
+
+    /// A second slot at the same addresses is watched for a moment before it is refused, and the first was left out of what
+    /// the kernel took meanwhile.
+    #[test]
+    fn slots_that_are_alike_are_all_looked_at() {
+        let slots = [(8, 100), (8, 100), (8, 102), (8, 100)].map(|(gfn, first)| slot(gfn, first));
+        let mut lent = Lent::new();
+        lent.slots.reserve(slots.len());
+        for slot in &slots {
+            assert!(lent.add(slot));
+        }
+        let mut seen = Vec::new();
+        let mut after = None;
+        while let Next::Slot(slot) = lent.next(after, &(102..103)) {
+            after = Some(place(&slot));
+            seen.push(slot);
+        }
+        for slot in &slots {
+            assert_eq!(seen.iter().filter(|other| Arc::ptr_eq(slot, other)).count(), 1);
+        }
+    }
+
+    /// A slot was found empty and deleted while a page of it was being lent, by somebody who had seen it alive.
+    #[test]
+    fn a_slot_is_not_deleted_before_what_is_being_lent_is_recorded() {
+        let machine = Machine::new();
+        let vm = machine.plain();
+        vm.add_user_slot(UserSlotConfig {
+            slot: 0,
+            ipa: GFN * P,
+            size: 4 * P,
+            address: 100 * P,
+            read_only: false,
+            logs: false,
+        })
+        .unwrap();
+        let slot = Arc::clone(vm.core().slots.lock().by_number(0).unwrap());
+        slot.record.prepare(1..2);
+        thread::scope(|scope| {
+            vm.core().lent(|_| {
+                scope.spawn(|| vm.delete_slot(0).unwrap());
+                while slot.is_alive() {
+                    thread::yield_now();
+                }
+                thread::sleep(Duration::from_millis(20));
+                slot.record.mark(Mark::Borrowed, 1..2);
+            });
+        });
+        assert!(!slot.record.has(Mark::Borrowed, 1));
     }
 }

@@ -55,6 +55,13 @@ pub(super) struct Conditions {
 }
 
 impl Conditions {
+    pub(super) const fn new(read_only: bool, logs: bool) -> Self {
+        Self {
+            read_only,
+            logs: AtomicBool::new(logs),
+        }
+    }
+
     fn logs(&self) -> bool {
         self.logs.load(Ordering::SeqCst)
     }
@@ -102,10 +109,7 @@ impl<K: Kernel> Vm<K> {
         if !valid {
             return Err(Error::InvalidArgument);
         }
-        let conditions = Conditions {
-            read_only: config.read_only,
-            logs: AtomicBool::new(config.logs),
-        };
+        let conditions = Conditions::new(config.read_only, config.logs);
         let pages = config.size / FRAME_SIZE;
         let first = config.address / FRAME_SIZE;
         let slot = Arc::new(Slot::of_user(config.ipa / FRAME_SIZE, pages, first, conditions));
