@@ -8,6 +8,7 @@ use host_shim::fake::{FIRST, FRAMES, Fake};
 use host_shim::memfd::Mappings;
 use host_shim::provider::{Allocated, Buddy, Contents, Provider as _};
 use host_shim::{Block, HostMemory, Hypercall, Kernel, NotReachable, Pfn};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -143,6 +144,7 @@ impl Hypercall for Machine {
     }
 
     fn pause(&self) {
+        may_sleep();
         self.el2.pause();
     }
 }
@@ -173,12 +175,29 @@ impl Kernel for Machine {
     type Lock = parking_lot::RawMutex;
 
     fn relax(&self) {
+        may_sleep();
         self.el2.relax();
     }
 
     fn is_killed(&self) -> bool {
         self.el2.is_killed()
     }
+
+    fn uninterrupted(&self, work: &mut dyn FnMut()) {
+        let before = UNINTERRUPTED.replace(true);
+        work();
+        UNINTERRUPTED.set(before);
+    }
+}
+
+std::thread_local! {
+    /// Whether interrupts are off for this thread.
+    static UNINTERRUPTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What sleeps on a real kernel must not be called where it cannot.
+fn may_sleep() {
+    assert!(!UNINTERRUPTED.get(), "something sleeps with interrupts off");
 }
 
 impl Machine {
@@ -262,16 +281,19 @@ impl Linux for Machine {
     }
 
     fn copy_from_user(&self, address: u64, into: &mut [u8]) -> Result<(), Errno> {
+        may_sleep();
         into.copy_from_slice(&self.state().user[user(address, into.len())?]);
         Ok(())
     }
 
     fn copy_to_user(&self, address: u64, from: &[u8]) -> Result<(), Errno> {
+        may_sleep();
         self.state().user[user(address, from.len())?].copy_from_slice(from);
         Ok(())
     }
 
     fn allocate_frames(&self, order: u8, zeroed: bool) -> Option<Allocated> {
+        may_sleep();
         {
             let mut state = self.state();
             if let Some(left) = &mut state.allocations {

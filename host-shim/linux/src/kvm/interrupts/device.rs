@@ -105,6 +105,8 @@ impl<L: Linux> Device<L> {
         let done = match attribute {
             // It allocates, and there is no controller yet that could be used meanwhile.
             Some(Attribute::Init) => call(true, None),
+            // A register of a vCPU is read and written with locks that sleep, and none of the controller's.
+            Some(Attribute::SystemRegister { .. }) => self.vm.at_rest(|vcpus| call(vcpus.is_some(), vcpus)),
             Some(attribute) if attribute.needs_rest() => self
                 .vm
                 .at_rest(|vcpus| uninterrupted(self.vm.linux(), || call(vcpus.is_some(), vcpus))),
