@@ -17,28 +17,50 @@ pub(crate) enum Ended {
     Killed(i32),
 }
 
-/// Runs something in a child, which says why it failed if it did.
-pub(crate) fn in_child(work: impl FnOnce() -> Outcome) -> Result<Ended> {
+/// Has a child do something, and end with the status that it answers.
+fn fork(work: impl FnOnce() -> i32) -> Result<libc::pid_t> {
     stdout().flush()?;
-    // SAFETY: there is one thread, so that the child finds everything in order.
+    // SAFETY: where other threads are at work, the child touches memory that is mapped and makes system calls only: it waits
+    // for nothing that one of them may have had.
     match unsafe { libc::fork() } {
         -1 => Err(Error::last_os_error()),
         0 => {
-            // SAFETY: the child has no other use for the alarm.
-            unsafe { libc::alarm(PATIENCE) };
-            let status = match work() {
-                Ok(()) => 0,
-                Err(why) => {
-                    println!("{why}");
-                    1
-                }
-            };
-            let _ = stdout().flush();
+            let status = work();
             // SAFETY: nothing of the parent's is to be run at the child's end.
             unsafe { libc::_exit(status) }
         }
-        child => wait(child),
+        child => Ok(child),
     }
+}
+
+/// Says why something failed, if it did: the status of a child that did it.
+fn say(outcome: Outcome) -> i32 {
+    let status = match outcome {
+        Ok(()) => 0,
+        Err(why) => {
+            println!("{why}");
+            1
+        }
+    };
+    let _ = stdout().flush();
+    status
+}
+
+/// Runs something in a child, which says why it failed if it did. There are no other threads.
+pub(crate) fn in_child(work: impl FnOnce() -> Outcome) -> Result<Ended> {
+    wait(fork(|| {
+        // SAFETY: the child has no other use for the alarm.
+        unsafe { libc::alarm(PATIENCE) };
+        say(work())
+    })?)
+}
+
+/// A child that shares what is mapped, and does something with it. Other threads may be at work.
+fn apart_from(work: impl FnOnce()) -> Result<libc::pid_t> {
+    fork(|| {
+        work();
+        0
+    })
 }
 
 /// Does something in a child that shares what is mapped, and tells how that ends. Other threads may be at work.
@@ -46,36 +68,11 @@ pub(crate) fn apart(work: impl FnOnce()) -> Result<Ended> {
     wait(apart_from(work)?)
 }
 
-fn apart_from(work: impl FnOnce()) -> Result<libc::pid_t> {
-    // SAFETY: the child touches memory, and ends.
-    match unsafe { libc::fork() } {
-        -1 => Err(Error::last_os_error()),
-        0 => {
-            work();
-            // SAFETY: nothing of the parent's is to be run at the child's end.
-            unsafe { libc::_exit(0) }
-        }
-        child => Ok(child),
-    }
-}
-
-/// Does something in a child, and kills that after a while.
+/// Does something in a child, and kills that after a while. There are no other threads.
 pub(crate) fn killed_after(patience: Duration, work: impl FnOnce()) -> Result<Ended> {
-    // SAFETY: there is one thread, so that the child finds everything in order.
-    match unsafe { libc::fork() } {
-        -1 => Err(Error::last_os_error()),
-        0 => {
-            work();
-            // SAFETY: nothing of the parent's is to be run at the child's end.
-            unsafe { libc::_exit(0) }
-        }
-        child => {
-            std::thread::sleep(patience);
-            // SAFETY: it is our child.
-            unsafe { libc::kill(child, libc::SIGKILL) };
-            wait(child)
-        }
-    }
+    let child = apart_from(work)?;
+    std::thread::sleep(patience);
+    kill(child)
 }
 
 /// A child that does something and then waits to be killed, and how to wait until it has: it says so by a byte.
@@ -86,31 +83,24 @@ pub(crate) struct Child {
 }
 
 impl Child {
+    /// There are no other threads.
     pub(crate) fn that(work: impl FnOnce() -> Outcome) -> Result<Self> {
-        stdout().flush()?;
         let (done, mut says) = std::io::pipe()?;
-        // SAFETY: there is one thread, so that the child finds everything in order.
-        match unsafe { libc::fork() } {
-            -1 => Err(Error::last_os_error()),
-            0 => {
-                drop(done);
-                // Nobody is to wait for one whose parent is gone.
-                // SAFETY: it has no pointers.
-                unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-                if let Err(why) = work() {
-                    println!("{why}");
-                    let _ = stdout().flush();
-                    // SAFETY: nothing of the parent's is to be run at the child's end.
-                    unsafe { libc::_exit(1) }
-                }
-                let _ = says.write_all(&[0]);
-                loop {
-                    // SAFETY: it waits.
-                    unsafe { libc::pause() };
-                }
+        let process = fork(|| {
+            // Nobody is to wait for one whose parent is gone.
+            // SAFETY: it has no pointers.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            let status = say(work());
+            if status != 0 {
+                return status;
             }
-            process => Ok(Self { process, done }),
-        }
+            let _ = says.write_all(&[0]);
+            loop {
+                // SAFETY: it waits.
+                unsafe { libc::pause() };
+            }
+        })?;
+        Ok(Self { process, done })
     }
 
     /// Waits until it has done it.
@@ -121,9 +111,7 @@ impl Child {
 
     /// Kills it, and waits until it is gone.
     pub(crate) fn kill(self) -> Result<Ended> {
-        // SAFETY: it is our child, which nobody has waited for.
-        unsafe { libc::kill(self.process, libc::SIGKILL) };
-        wait(self.process)
+        kill(self.process)
     }
 }
 
@@ -194,19 +182,13 @@ pub(crate) fn move_to(thread: libc::pid_t, cpu: usize) -> Result<()> {
 
 /// Reads a word of a child that shares what is mapped, as a debugger does.
 pub(crate) fn peek(address: usize) -> Result<i64> {
-    // SAFETY: the child stops, and ends.
-    let child = match unsafe { libc::fork() } {
-        -1 => return Err(Error::last_os_error()),
-        0 => {
-            // SAFETY: it has no arguments that matter.
-            unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) };
-            // SAFETY: it stops this process until its parent goes on with it.
-            unsafe { libc::raise(libc::SIGSTOP) };
-            // SAFETY: nothing of the parent's is to be run at the child's end.
-            unsafe { libc::_exit(0) }
-        }
-        child => child,
-    };
+    let child = fork(|| {
+        // SAFETY: it has no arguments that matter.
+        unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) };
+        // SAFETY: it stops this process until its parent goes on with it.
+        unsafe { libc::raise(libc::SIGSTOP) };
+        0
+    })?;
     let mut status = 0;
     // SAFETY: the status has a place.
     unsafe { libc::waitpid(child, &raw mut status, 0) };
@@ -223,10 +205,15 @@ pub(crate) fn peek(address: usize) -> Result<i64> {
         )
     };
     let error = Error::last_os_error();
-    // SAFETY: it is our child.
-    unsafe { libc::kill(child, libc::SIGKILL) };
-    wait(child)?;
+    kill(child)?;
     if result == 0 { Ok(word) } else { Err(error) }
+}
+
+/// Kills a child, and waits until it is gone.
+fn kill(child: libc::pid_t) -> Result<Ended> {
+    // SAFETY: it is our child, which nobody has waited for.
+    unsafe { libc::kill(child, libc::SIGKILL) };
+    wait(child)
 }
 
 fn wait(child: libc::pid_t) -> Result<Ended> {
