@@ -21,8 +21,18 @@ impl std::fmt::Display for Errno {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "errors are mapped by it")]
+fn errno(error: std::io::Error) -> Errno {
+    Errno(error.raw_os_error().unwrap_or_default())
+}
+
 fn last_error() -> Errno {
-    Errno(std::io::Error::last_os_error().raw_os_error().unwrap_or_default())
+    errno(std::io::Error::last_os_error())
+}
+
+/// What a system call returned: a negative number is an error.
+fn returned(result: impl TryInto<u64>) -> Result<u64, Errno> {
+    result.try_into().map_err(|_| last_error())
 }
 
 /// Commands without a structure: the number only.
@@ -69,6 +79,12 @@ pub(crate) const PROTECTED: u64 = 1 << 31;
 pub(crate) struct Fd(File);
 
 impl Fd {
+    /// The descriptor that the kernel has just made for us.
+    fn made(raw: u64) -> Self {
+        // SAFETY: the callers' system calls made it, and nobody else has it.
+        Self(unsafe { File::from_raw_fd(raw as i32) })
+    }
+
     pub(crate) fn raw(&self) -> i32 {
         self.0.as_raw_fd()
     }
@@ -77,7 +93,7 @@ impl Fd {
     pub(crate) fn ioctl(&self, command: u32, argument: u64) -> Result<u64, Errno> {
         // SAFETY: the kernel checks whatever it takes for an address, and no command writes to one that is given here.
         let result = unsafe { libc::ioctl(self.raw(), command as libc::c_int, argument) };
-        u64::try_from(result).map_err(|_| last_error())
+        returned(result)
     }
 
     /// A command whose argument is a structure, as large as the command's number says.
@@ -85,14 +101,12 @@ impl Fd {
         assert_eq!(size_of::<T>(), (command >> 16 & 0x3FFF) as usize);
         // SAFETY: the command writes no more than the structure, which is there until it returns.
         let result = unsafe { libc::ioctl(self.raw(), command as libc::c_int, &raw mut *argument) };
-        u64::try_from(result).map_err(|_| last_error())
+        returned(result)
     }
 
     /// A command with a structure that makes a descriptor.
     pub(crate) fn make_by<T>(&self, command: u32, argument: &mut T) -> Result<Self, Errno> {
-        let raw = self.pass(command, argument)? as i32;
-        // SAFETY: the command made it, and nobody else has it.
-        Ok(Self(unsafe { File::from_raw_fd(raw) }))
+        self.pass(command, argument).map(Self::made)
     }
 
     /// A command with a structure that makes a descriptor, and says there which.
@@ -103,17 +117,14 @@ impl Fd {
         descriptor: impl FnOnce(&T) -> u32,
     ) -> Result<Self, Errno> {
         self.pass(command, argument)?;
-        // SAFETY: the command made it, and nobody else has it.
-        Ok(Self(unsafe {
-            File::from_raw_fd(descriptor(argument).cast_signed())
-        }))
+        Ok(Self::made(descriptor(argument).into()))
     }
 
     /// Allocates or frees a part of a file.
     pub(crate) fn fallocate(&self, mode: i32, offset: u64, length: u64) -> Result<(), Errno> {
         // SAFETY: it has no pointers.
         let result = unsafe { libc::fallocate(self.raw(), mode, offset as i64, length as i64) };
-        if result == 0 { Ok(()) } else { Err(last_error()) }
+        returned(result).map(drop)
     }
 
     /// As what the standard library can do with it.
@@ -123,9 +134,7 @@ impl Fd {
 
     /// A command that makes a descriptor.
     pub(crate) fn make(&self, command: u32, argument: u64) -> Result<Self, Errno> {
-        let raw = self.ioctl(command, argument)? as i32;
-        // SAFETY: the command made it, and nobody else has it.
-        Ok(Self(unsafe { File::from_raw_fd(raw) }))
+        self.ioctl(command, argument).map(Self::made)
     }
 }
 
@@ -143,11 +152,7 @@ impl Eventfd {
     pub(crate) fn new() -> Result<Self, Errno> {
         // SAFETY: it has no pointers.
         let raw = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK) };
-        if raw < 0 {
-            return Err(last_error());
-        }
-        // SAFETY: it was just made, and nobody else has it.
-        Ok(Self(Fd(unsafe { File::from_raw_fd(raw) })))
+        returned(raw).map(|raw| Self(Fd::made(raw)))
     }
 
     pub(crate) fn raw(&self) -> i32 {
@@ -173,14 +178,9 @@ impl Eventfd {
 pub(crate) fn shared_memory(length: u64) -> Result<Fd, Errno> {
     // SAFETY: the name ends.
     let raw = unsafe { libc::memfd_create(c"own".as_ptr(), 0) };
-    if raw < 0 {
-        return Err(last_error());
-    }
-    // SAFETY: it was just made, and nobody else has it.
-    let file = unsafe { File::from_raw_fd(raw) };
-    file.set_len(length)
-        .map_err(|error| Errno(error.raw_os_error().unwrap_or_default()))?;
-    Ok(Fd(file))
+    let memory = returned(raw).map(Fd::made)?;
+    memory.file().set_len(length).map_err(errno)?;
+    Ok(memory)
 }
 
 /// `/dev/kvm`.
@@ -190,8 +190,7 @@ pub(crate) struct Kvm(pub(crate) Fd);
 impl Kvm {
     pub(crate) fn open() -> Result<Self, Errno> {
         let file = OpenOptions::new().read(true).write(true).open("/dev/kvm");
-        file.map(|file| Self(Fd(file)))
-            .map_err(|error| Errno(error.raw_os_error().unwrap_or_default()))
+        file.map(|file| Self(Fd(file))).map_err(errno)
     }
 
     pub(crate) fn create_vm(&self, kind: u64) -> Result<Fd, Errno> {
@@ -281,7 +280,7 @@ impl Mapping {
     pub(crate) fn advise(&self, offset: u64, length: u64, advice: i32) -> Result<(), Errno> {
         // SAFETY: what is there may be lost, and nobody has a reference to it.
         let result = unsafe { libc::madvise(self.at::<u8>(offset).cast(), length as usize, advice) };
-        if result == 0 { Ok(()) } else { Err(last_error()) }
+        returned(result).map(drop)
     }
 
     /// Says from which nodes the pages of a part of it are to come: a mask.
@@ -304,7 +303,7 @@ impl Mapping {
                 0,
             )
         };
-        if result == 0 { Ok(()) } else { Err(last_error()) }
+        returned(result).map(drop)
     }
 
     /// The policy at a place of it, and its nodes.
@@ -324,11 +323,7 @@ impl Mapping {
                 BY_ADDRESS,
             )
         };
-        if result == 0 {
-            Ok((policy, nodes[0]))
-        } else {
-            Err(last_error())
-        }
+        returned(result).map(|_| (policy, nodes[0]))
     }
 
     pub(crate) const fn address(&self) -> usize {
@@ -358,14 +353,14 @@ impl Mapping {
     pub(crate) fn read_from(&self, fd: i32, offset: u64, length: usize) -> Result<usize, Errno> {
         // SAFETY: the kernel checks the address.
         let result = unsafe { libc::read(fd, self.at::<u8>(offset).cast(), length) };
-        usize::try_from(result).map_err(|_| last_error())
+        returned(result).map(|bytes| bytes as usize)
     }
 
     /// Writes it to a file, by a system call.
     pub(crate) fn write_to(&self, fd: i32, offset: u64, length: usize) -> Result<usize, Errno> {
         // SAFETY: the kernel checks the address.
         let result = unsafe { libc::write(fd, self.at::<u8>(offset).cast(), length) };
-        usize::try_from(result).map_err(|_| last_error())
+        returned(result).map(|bytes| bytes as usize)
     }
 
     /// Reads a word of it as another process would, by `process_vm_readv`.
@@ -398,7 +393,7 @@ impl Mapping {
         };
         // SAFETY: the kernel checks the address; nobody has a reference to what is there.
         let result = unsafe { libc::vmsplice(pipe, &raw const piece, 1, 0) };
-        usize::try_from(result).map_err(|_| last_error())
+        returned(result).map(|bytes| bytes as usize)
     }
 
     const fn piece(word: *mut u64) -> libc::iovec {
