@@ -23,9 +23,14 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         memfd::CASES,
         slots::CASES,
         own::CASES,
+        own::slots::CASES,
+        own::processes::CASES,
+        own::upkeep::CASES,
         vcpus::CASES,
         run::CASES,
+        run::memory::CASES,
         devices::CASES,
+        devices::guests::CASES,
         hostile::CASES,
         registers::CASES,
         moves::CASES,
@@ -39,7 +44,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
 /// Names a function as a case.
 macro_rules! cases {
     ($($name:ident),* $(,)?) => {
-        pub(super) const CASES: &[crate::Case] = &[
+        pub(in crate::cases) const CASES: &[crate::Case] = &[
             $(crate::Case { name: stringify!($name), run: $name }),*
         ];
     };

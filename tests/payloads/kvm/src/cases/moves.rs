@@ -1,6 +1,7 @@
 //! Guests whose whole state is taken from one VM and put into another, and that do not notice.
 
-use super::devices::{Gic, LOOK, WAIT, drive, own, setup, spi};
+use super::devices::guests::{LOOK, WAIT, own, setup};
+use super::devices::{Gic, drive, spi};
 use super::{cases, refused, same, succeed};
 use crate::Outcome;
 use crate::device::{Errno, PROTECTED};

@@ -1,14 +1,14 @@
 //! Guests that run.
 
-use super::devices::{Gic, LOOK, WAIT, setup};
+pub(super) mod memory;
+
+use super::devices::Gic;
+use super::devices::guests::{LOOK, WAIT, setup};
 use super::{cases, refused, same, succeed};
 use crate::Outcome;
-use crate::device::{Mapping, PROTECTED, SET_SIGNAL_MASK};
-use crate::guest::{
-    CPU_OFF, CPU_ON, DATA, Do, Exit, Guest, KINDS, P, RELINQUISH, REPORT, SHARE, SYSTEM_RESET, UNSHARE,
-    list_of,
-};
-use crate::process::{Ended, SIGNAL, apart, move_to, signal, take_signals, this_thread, with_signal_waiting};
+use crate::device::SET_SIGNAL_MASK;
+use crate::guest::{CPU_OFF, CPU_ON, Do, Exit, Guest, KINDS, SYSTEM_RESET, list_of};
+use crate::process::{SIGNAL, move_to, signal, take_signals, this_thread, with_signal_waiting};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -26,15 +26,8 @@ cases![
     run_has_signals_of_its_own,
     run_wakes_from_its_timer,
     run_turns_vcpus_on_and_off,
-    run_keeps_memory_to_itself_if_it_is_protected,
-    run_shares_memory_that_the_host_then_sees,
-    run_gives_memory_up_and_finds_it_zero,
-    run_finds_what_user_space_has_loaded,
 ];
 
-/// What a page holds that the host must not see.
-const SECRET: u64 = 0x5ec2_e75e_c2e7_5ec2;
-const OFFSET: u64 = 4 * P;
 /// Ticks of a second, on this machine.
 const SECOND: u64 = 62_500_000;
 
@@ -314,101 +307,5 @@ fn run_turns_vcpus_on_and_off() -> Outcome {
             other.join().map_err(|_| "the second panicked".to_owned())??;
             vcpu.turns_off()
         })
-    })
-}
-
-fn bus_error(what: &str, touch: impl FnOnce()) -> Outcome {
-    let ended = apart(touch).map_err(|error| error.to_string())?;
-    same(what, ended, Ended::Killed(libc::SIGBUS))
-}
-
-/// Tries whatever a process has to reach a page that a guest keeps to itself.
-fn out_of_reach(memory: &Mapping, offset: u64) -> Outcome {
-    use std::os::fd::AsRawFd as _;
-    bus_error("a read", || _ = memory.read::<u64>(offset))?;
-    bus_error("a write", || memory.write(offset, 0_u64))?;
-    let zero = std::fs::File::open("/dev/zero").map_err(|error| error.to_string())?;
-    refused(
-        "read(2)",
-        memory.read_from(zero.as_raw_fd(), offset, 8),
-        libc::EFAULT,
-    )?;
-    let (_reader, writer) = std::io::pipe().map_err(|error| error.to_string())?;
-    refused(
-        "write(2)",
-        memory.write_to(writer.as_raw_fd(), offset, 8),
-        libc::EFAULT,
-    )?;
-    refused("process_vm_readv", memory.read_as_another(offset), libc::EFAULT)?;
-    let peeked = crate::process::peek(memory.address() + offset as usize);
-    same(
-        "ptrace",
-        peeked.map_err(|error| error.raw_os_error()),
-        Err(Some(libc::EIO)),
-    )
-}
-
-fn run_keeps_memory_to_itself_if_it_is_protected() -> Outcome {
-    let list = [Do::Store(8, DATA, SECRET), Do::Report(1), Do::Load(8, DATA)];
-    let guest = Guest::new(0, &[&list])?;
-    guest.vcpu().reports("the guest", 1)?;
-    same("what the host sees", guest.memory.read::<u64>(OFFSET), SECRET)?;
-
-    let guest = Guest::new(PROTECTED, &[&list])?;
-    guest.vcpu().reports("the guest", 1)?;
-    out_of_reach(&guest.memory, OFFSET).map_err(|why| format!("its data: {why}"))?;
-    out_of_reach(&guest.memory, 0).map_err(|why| format!("its program: {why}"))?;
-    // What it never touched is not the host's either.
-    out_of_reach(&guest.memory, 10 * P).map_err(|why| format!("what it has not: {why}"))?;
-    guest.vcpu().reports("what the guest sees", SECRET)
-}
-
-fn run_shares_memory_that_the_host_then_sees() -> Outcome {
-    let list = [
-        Do::Store(8, DATA, 7),
-        Do::Call(SHARE, DATA, 0, 0),
-        Do::Load(8, DATA),
-        Do::Store(8, DATA, SECRET),
-        Do::Call(UNSHARE, DATA, 0, 0),
-        Do::Load(8, DATA),
-    ];
-    let guest = Guest::new(PROTECTED, &[&list])?;
-    let (vcpu, memory) = (guest.vcpu(), &guest.memory);
-    vcpu.reports("sharing", 0)?;
-    same("what the host sees", memory.read::<u64>(OFFSET), 7)?;
-    memory.write::<u64>(OFFSET, 8);
-    vcpu.reports("what the guest sees", 8)?;
-    vcpu.reports("taking it back", 0)?;
-    out_of_reach(memory, OFFSET)?;
-    vcpu.reports("what the guest sees", SECRET)
-}
-
-fn run_gives_memory_up_and_finds_it_zero() -> Outcome {
-    let list = [
-        Do::Store(8, DATA, SECRET),
-        Do::Call(RELINQUISH, DATA, 0, 0),
-        Do::Load(8, DATA),
-    ];
-    let guest = Guest::new(PROTECTED, &[&list])?;
-    guest.vcpu().reports("giving it up", 0)?;
-    out_of_reach(&guest.memory, OFFSET)?;
-    guest.vcpu().reports("what the guest finds", 0)
-}
-
-fn run_finds_what_user_space_has_loaded() -> Outcome {
-    let list = [
-        Do::Check(DATA, P, SECRET),
-        Do::Check(DATA + P, P, 0),
-        Do::Load(8, DATA + 2 * P),
-    ];
-    each(&[&list], |guest, _| {
-        for word in 0..P / 8 {
-            guest.memory.write(OFFSET + word * 8, SECRET);
-        }
-        guest.memory.write(OFFSET + 2 * P, 9_u64);
-        guest.vcpu().reports("a page that is otherwise", 0)?;
-        guest.vcpu().reports("a page that is not zero", 0)?;
-        guest.vcpu().reports("a word", 9)?;
-        same("the device", guest.vcpu().exit(), Exit::Store(REPORT, 8, 9))
     })
 }
