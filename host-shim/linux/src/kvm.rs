@@ -6,6 +6,7 @@
 //! - [`vcpu`]: what `KVM_CREATE_VCPU` makes. [`run`]: `KVM_RUN`. [`run_page`]: the page that both share with user space.
 //!   [`register`]: registers by name.
 //! - [`place`]: what others see of a vCPU.
+//! - [`gate`]: what one task at a time has.
 //! - [`controller`]: the seam between vCPUs and the interrupt controller.
 //! - [`interrupts`]: the interrupt controller, and the lines that end there.
 //! - [`doorbell`]: places where a guest's store is a signal.
@@ -43,6 +44,7 @@ pub mod abi;
 pub mod capability;
 pub mod controller;
 pub mod doorbell;
+pub mod gate;
 pub mod interrupts;
 pub mod memfd;
 pub mod memory;
@@ -63,6 +65,7 @@ mod tests;
 
 pub use controller::Controller;
 pub use doorbell::Doorbells;
+pub use gate::Gate;
 pub use memfd::Memfd;
 pub use place::Place;
 pub use system::{Refusal, System};

@@ -380,7 +380,7 @@ impl Linux for Machine {
             if ready() {
                 return Ok(());
             }
-            if signals == Signals::All && self.has_signal() {
+            if self.is_killed() || signals == Signals::All && self.has_signal() {
                 return Err(Errno::INTR);
             }
             // Time passes for those who wait for it.

@@ -3,6 +3,7 @@
 mod devices;
 mod doorbells;
 mod irqfds;
+mod launch;
 mod readme;
 mod registers;
 mod resets;

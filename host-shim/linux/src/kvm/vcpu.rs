@@ -10,7 +10,7 @@ pub(super) use interface::Unseen;
 use super::register::Own;
 use super::run::Answer;
 use super::run_page::RunPage;
-use super::{Place, Vm, abi, read_user};
+use super::{Gate, Place, Vm, abi, gate, read_user};
 use crate::linux::Signals;
 use crate::{Descriptor, Errno, Linux};
 use abi::Features;
@@ -29,9 +29,7 @@ pub struct Vcpu<L: Linux> {
     pub(super) place: Arc<Place<L>>,
     /// Its registers while EL2 has none of them. Whoever has the state takes it, and whoever launches the VM.
     pub(super) own: Mutex<L, Own>,
-    state: Mutex<L, State<L>>,
-    /// Where those wait who want the state.
-    door: L::Seat,
+    state: Gate<L, State<L>>,
     // Last: the VM ends after the vCPU.
     pub(super) vm: Arc<Vm<L>>,
 }
@@ -51,10 +49,10 @@ pub(super) struct State<L: Linux> {
     pub(super) signals: Option<u64>,
 }
 
-/// The state, and the door for the next.
+/// The state, and whose it is.
 pub(super) struct Inside<'a, L: Linux> {
     vcpu: &'a Vcpu<L>,
-    state: Option<lock_api::MutexGuard<'a, L::Lock, State<L>>>,
+    state: gate::Inside<'a, L, State<L>>,
 }
 
 impl<L: Linux> Inside<'_, L> {
@@ -68,22 +66,13 @@ impl<L: Linux> Deref for Inside<'_, L> {
     type Target = State<L>;
 
     fn deref(&self) -> &State<L> {
-        self.state.as_deref().expect("it is there until it is dropped")
+        &self.state
     }
 }
 
 impl<L: Linux> DerefMut for Inside<'_, L> {
     fn deref_mut(&mut self) -> &mut State<L> {
-        self.state
-            .as_deref_mut()
-            .expect("it is there until it is dropped")
-    }
-}
-
-impl<L: Linux> Drop for Inside<'_, L> {
-    fn drop(&mut self) {
-        self.state = None;
-        self.vcpu.vm.linux().wake(&self.vcpu.door);
+        &mut self.state
     }
 }
 
@@ -96,7 +85,7 @@ impl<L: Linux> Vm<L> {
             .and_then(|index| self.places.get(index))
             .ok_or(Errno::INVAL)?;
         // One at a time, so that what exists is found.
-        let _alone = self.declared.lock();
+        let _alone = self.beginning.enter(Signals::Fatal)?;
         if place.is_completed() {
             return Err(Errno::EXIST);
         }
@@ -118,15 +107,17 @@ impl<L: Linux> Vm<L> {
             page,
             place: Arc::new(Place::new(linux)),
             own: Mutex::<L, _>::new(Own::new(index, false)),
-            state: Mutex::<L, _>::new(State {
-                shim,
-                features: None,
-                answer: Answer::None,
-                launch: 0,
-                off: None,
-                signals: None,
-            }),
-            door: linux.seat(),
+            state: Gate::new(
+                linux,
+                State {
+                    shim,
+                    features: None,
+                    answer: Answer::None,
+                    launch: 0,
+                    off: None,
+                    signals: None,
+                },
+            ),
             vm: Arc::clone(self),
         });
         let made = linux.open(c"kvm-vcpu", Arc::clone(&vcpu) as Arc<dyn Descriptor>);
@@ -166,20 +157,13 @@ impl<L: Linux> Vm<L> {
 impl<L: Linux> Vcpu<L> {
     /// The state, if nobody has it.
     fn try_enter(&self) -> Option<Inside<'_, L>> {
-        let state = Some(self.state.try_lock()?);
+        let state = self.state.try_enter()?;
         Some(Inside { vcpu: self, state })
     }
 
     /// The state, after whoever has it.
     fn enter(&self) -> Result<Inside<'_, L>, Errno> {
-        let mut state = None;
-        self.vm.linux().wait(&self.door, Signals::Fatal, None, &mut || {
-            state = self.state.try_lock();
-            state.is_some()
-        })?;
-        if state.is_none() {
-            return Err(Errno::INTR);
-        }
+        let state = self.state.enter(Signals::Fatal)?;
         Ok(Inside { vcpu: self, state })
     }
 

@@ -1,26 +1,23 @@
 //! VMs.
 
+mod launch;
+
 use super::interrupts::{Places, Wires};
 use super::memory::Ledger;
 use super::slots::Process;
-use super::{Controller, Doorbells, Place, System, Vcpu, abi, capability, read_user, write_user};
+use super::{Controller, Doorbells, Gate, Place, System, Vcpu, abi, capability, read_user, write_user};
+use crate::linux::Signals;
 use crate::{Descriptor, Errno, Linux};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use host_shim::sync::Mutex;
 use host_shim::vgic::VcpuSet;
 use host_shim::{Error, VmConfig};
-use hyp_abi::vm::{MAX_MEMORY_RANGES, MAX_VCPUS, VmFlags};
+use hyp_abi::vm::{MAX_VCPUS, VmFlags};
 use hyp_abi::{GuestRange, VcpuRegister};
+use launch::Life;
 use spin::Once;
-
-/// It has not begun.
-const NEW: u8 = 0;
-/// It has begun.
-const LAUNCHED: u8 = 1;
-/// The guest has ended itself.
-const OVER: u8 = 2;
 
 /// A VM: what `KVM_CREATE_VM` makes. It ends with its last descriptor, and those of its vCPUs.
 #[derive(Debug)]
@@ -37,11 +34,11 @@ pub struct Vm<L: Linux> {
     ledger: Arc<Ledger<L>>,
     ipa_bits: u64,
     protected: bool,
-    /// What EL2 knows to be memory. Held by whoever launches, or makes a vCPU.
-    pub(super) declared: Mutex<L, Vec<GuestRange>>,
-    life: AtomicU8,
-    /// How often it was launched.
-    launches: AtomicU64,
+    /// Whoever launches it has this, or does what must be done before.
+    pub(super) beginning: Gate<L, ()>,
+    /// What EL2 knows to be memory.
+    declared: Mutex<L, Vec<GuestRange>>,
+    life: Life,
     /// How much less the guest's virtual counter is than the machine's.
     offset: AtomicU64,
     /// User space has said so, of the VM as a whole.
@@ -106,9 +103,9 @@ impl<L: Linux> Vm<L> {
             ledger: Arc::new(ledger),
             ipa_bits,
             protected,
+            beginning: Gate::new(system.linux(), ()),
             declared: Mutex::<L, _>::new(Vec::new()),
-            life: AtomicU8::new(NEW),
-            launches: AtomicU64::new(0),
+            life: Life::new(),
             offset: AtomicU64::new(0),
             offset_is_fixed: AtomicBool::new(false),
             spare_vcpus: Mutex::<L, _>::new(Vec::new()),
@@ -189,134 +186,9 @@ impl<L: Linux> Vm<L> {
         &self.doorbells
     }
 
-    /// Does something that must be done before the VM is launched.
-    ///
-    /// # Errors
-    /// Those of `work`; [`Errno::BUSY`] if it is launched.
-    pub(super) fn before_launch<R>(&self, work: impl FnOnce() -> Result<R, Errno>) -> Result<R, Errno> {
-        let _alone = self.declared.lock();
-        if self.has_begun() {
-            return Err(Errno::BUSY);
-        }
-        work()
-    }
-
     /// Whether it is protected.
     pub const fn is_protected(&self) -> bool {
         self.protected
-    }
-
-    fn life(&self) -> u8 {
-        self.life.load(Ordering::SeqCst)
-    }
-
-    /// Whether it was ever launched.
-    pub fn has_begun(&self) -> bool {
-        self.life() != NEW
-    }
-
-    /// Whether it is launched, and the guest has not ended itself: EL2 has the registers of its vCPUs.
-    pub fn is_launched(&self) -> bool {
-        self.life() == LAUNCHED
-    }
-
-    /// Whether the registers of its vCPUs are its own.
-    pub fn is_closed(&self) -> bool {
-        self.protected && self.has_begun()
-    }
-
-    /// Whether a guest frame number is what EL2 knows to be memory.
-    pub(super) fn is_declared(&self, gfn: u64) -> bool {
-        let declared = self.declared.lock();
-        declared.iter().any(|range| {
-            gfn.checked_sub(range.gfn)
-                .is_some_and(|offset| offset < range.frames)
-        })
-    }
-
-    /// How often it was launched.
-    pub(super) fn launches(&self) -> u64 {
-        self.launches.load(Ordering::SeqCst)
-    }
-
-    /// The guest has ended itself: no vCPU runs again before the VM is launched anew.
-    pub(super) fn set_over(&self) {
-        self.life.store(OVER, Ordering::SeqCst);
-        self.tell(VcpuSet::first(MAX_VCPUS));
-    }
-
-    /// Launches it: EL2 is told what is memory, gets what is in it if the guest is protected, and the registers of all vCPUs
-    /// if it is not. A protected guest begins at `entry`, with `argument` in x0. Where it fails it can be tried again.
-    ///
-    /// A VM that is not protected is launched again after its guest has ended itself. EL2 then gets a new one.
-    ///
-    /// # Errors
-    /// [`Errno::PERM`] for a protected one that is over: its memory has nothing that it could begin with. [`Errno::INTR`] if
-    /// a signal came while a vCPU still ran. [`Errno::INVAL`] for a register's value that the machine does not take.
-    pub(super) fn launch(&self, entry: u64, argument: u64) -> Result<(), Errno> {
-        let mut declared = self.declared.lock();
-        if self.is_launched() {
-            return Ok(());
-        }
-        let shim = self.shim()?;
-        if self.life() == OVER {
-            if self.protected {
-                return Err(Errno::PERM);
-            }
-            declared.clear();
-            self.renew()?;
-            self.life.store(NEW, Ordering::SeqCst);
-        }
-        if let Some(controller) = self.controller() {
-            controller.start()?;
-        }
-        let ranges = shim.slot_ranges();
-        if ranges.len() > MAX_MEMORY_RANGES {
-            return Err(Errno::TOOBIG);
-        }
-        // What is declared stays so until EL2 gets a new VM, and so does a launch whose end failed.
-        for range in ranges {
-            if !shim.is_launched() && !declared.contains(&range) {
-                shim.add_memory(range)?;
-                declared.push(range);
-            }
-        }
-        if self.protected {
-            shim.give_resident()?;
-            shim.launch(entry, argument)?;
-        } else {
-            if !shim.is_launched() {
-                // Where it begins is among the registers, and need not be where EL2 can begin a vCPU.
-                shim.launch(0, 0)?;
-            }
-            shim.write_register(0, VcpuRegister::CounterOffset, self.offset())?;
-        }
-        let vcpus = self.all_vcpus();
-        let mut own: Vec<_> = vcpus.iter().map(|vcpu| vcpu.own.lock()).collect();
-        if !self.protected {
-            for (vcpu, own) in vcpus.iter().zip(&own) {
-                vcpu.hand_over(own)?;
-            }
-        }
-        for own in &mut own {
-            own.forget();
-        }
-        self.launches.fetch_add(1, Ordering::SeqCst);
-        self.life.store(LAUNCHED, Ordering::SeqCst);
-        drop(own);
-        self.tell(VcpuSet::first(MAX_VCPUS));
-        Ok(())
-    }
-
-    /// Has EL2 begin with a new VM. vCPUs that ran when the guest ended itself are on their way out.
-    fn renew(&self) -> Result<(), Errno> {
-        loop {
-            match self.shim()?.renew() {
-                Err(Error::Running) if self.linux().has_signal() => return Err(Errno::INTR),
-                Err(Error::Running) => self.linux().relax(),
-                result => return Ok(result?),
-            }
-        }
     }
 
     /// How much less the guest's virtual counter is than the machine's. Called in any context.
@@ -338,7 +210,7 @@ impl<L: Linux> Vm<L> {
     }
 
     fn set_offset(&self, offset: u64) -> Result<(), Errno> {
-        let _alone = self.declared.lock();
+        let _alone = self.beginning.enter(Signals::Fatal)?;
         if self.is_launched() {
             self.shim()?
                 .write_register(0, VcpuRegister::CounterOffset, offset)
