@@ -20,7 +20,9 @@ static void vm_flags_set(struct vm_area_struct *vma, unsigned long flags)
 
 static int descriptor_release(struct inode *inode, struct file *file)
 {
-	fhr_close(file->private_data);
+	/* One that was never installed has none. */
+	if (file->private_data)
+		fhr_close(file->private_data);
 	return 0;
 }
 
@@ -81,9 +83,26 @@ static const struct file_operations descriptor_operations = {
 	.llseek = noop_llseek,
 };
 
-int fh_descriptor_open(const char *name, void *object)
+int fh_descriptor_reserve(void)
 {
-	return anon_inode_getfd(name, &descriptor_operations, object, O_RDWR | O_CLOEXEC);
+	return get_unused_fd_flags(O_CLOEXEC);
+}
+
+void fh_descriptor_release(int descriptor)
+{
+	put_unused_fd(descriptor);
+}
+
+int fh_descriptor_create(const char *name, struct file **file)
+{
+	*file = anon_inode_getfile(name, &descriptor_operations, NULL, O_RDWR);
+	return PTR_ERR_OR_ZERO(*file);
+}
+
+void fh_descriptor_install(int descriptor, struct file *file, void *object)
+{
+	file->private_data = object;
+	fd_install(descriptor, file);
 }
 
 int fh_descriptor_get(int descriptor, struct file **file, void **object)

@@ -110,22 +110,6 @@ struct inode *fh_file_inode(struct file *file)
 	return file_inode(file);
 }
 
-int fh_file_install(struct file *file, void *object)
-{
-	int descriptor = get_unused_fd_flags(O_CLOEXEC);
-
-	if (descriptor >= 0) {
-		file->private_data = object;
-		fd_install(descriptor, file);
-	}
-	return descriptor;
-}
-
-void fh_file_discard(struct file *file)
-{
-	fput(file);
-}
-
 void fh_inode_zap(struct inode *inode, u64 first, u64 pages)
 {
 	unmap_mapping_pages(inode->i_mapping, first, pages, false);

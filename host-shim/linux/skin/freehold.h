@@ -189,9 +189,6 @@ void file_stop(void);
 int fh_file_create(const char *name, u64 size, struct file **file);
 /* Its inode, to be put. */
 struct inode *fh_file_inode(struct file *file);
-/* Gives it both. If there can be no descriptor, it has no object either. */
-int fh_file_install(struct file *file, void *object);
-void fh_file_discard(struct file *file);
 /* Takes pages from all that user space has mapped. */
 void fh_inode_zap(struct inode *inode, u64 first, u64 pages);
 void fh_inode_put(struct inode *inode);
@@ -199,8 +196,13 @@ void fh_inode_put(struct inode *inode);
 /* descriptor.c */
 /* For the skin itself. */
 int descriptor_mmap(struct file *file, struct vm_area_struct *vma);
-/* A descriptor of the caller's for an object, which is then closed with it. */
-int fh_descriptor_open(const char *name, void *object);
+/* A number for a descriptor of the caller's. It is installed, or released. */
+int fh_descriptor_reserve(void);
+void fh_descriptor_release(int descriptor);
+/* A file that has no object and no descriptor yet. It is installed, or put. */
+int fh_descriptor_create(const char *name, struct file **file);
+/* Gives a file its object, which is closed with it, and the caller the file. */
+void fh_descriptor_install(int descriptor, struct file *file, void *object);
 /* The object of one of the caller's descriptors, and its file, to be put. */
 int fh_descriptor_get(int descriptor, struct file **file, void **object);
 void fh_descriptor_put(struct file *file);

@@ -89,11 +89,12 @@ pub trait Linux: Kernel + Clone {
     /// [`Errno::NOMEM`]; [`Errno::INTR`] for a signal.
     fn watch(&self, watcher: Arc<dyn Watcher>) -> Result<Self::Watch, Errno>;
 
-    /// Makes a descriptor of the caller's, which keeps the object until its last duplicate and mapping are gone.
+    /// Makes a descriptor of the caller's, which keeps the object until its last duplicate and mapping are gone. The object
+    /// is made by `make`, once nothing else can fail.
     ///
     /// # Errors
-    /// [`Errno::NOMEM`], or that the caller may have no more descriptors.
-    fn open(&self, name: &CStr, object: Arc<dyn Descriptor>) -> Result<u64, Errno>;
+    /// [`Errno::NOMEM`], or that the caller may have no more descriptors; those of `make`.
+    fn open(&self, name: &CStr, make: Make<'_>) -> Result<u64, Errno>;
 
     /// The object of one of the caller's descriptors, if it is one of ours.
     ///
@@ -102,7 +103,7 @@ pub trait Linux: Kernel + Clone {
     fn find(&self, descriptor: i32) -> Result<Arc<dyn Descriptor>, Errno>;
 
     /// Makes a file of so many bytes, and a descriptor of the caller's for it. What is behind the file is made by `make`,
-    /// which is told what user space has mapped of it.
+    /// once nothing else can fail; it is told what user space has mapped of it.
     ///
     /// # Errors
     /// [`Errno::NOMEM`]; that the caller may have no more descriptors; those of `make`.
@@ -176,6 +177,9 @@ pub trait Linux: Kernel + Clone {
     /// Writes a line to the kernel's log. Does not sleep.
     fn log(&self, level: Level, message: fmt::Arguments<'_>);
 }
+
+/// Makes what is behind a descriptor.
+pub type Make<'a> = &'a mut dyn FnMut() -> Result<Arc<dyn Descriptor>, Errno>;
 
 /// Makes what is behind a file, and is told what user space has mapped of it.
 pub type MakeFile<'a> = &'a mut dyn FnMut(Arc<dyn Mappings>) -> Result<Arc<dyn Descriptor>, Errno>;

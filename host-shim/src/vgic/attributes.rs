@@ -168,6 +168,11 @@ impl VgicDevice {
         self.setup.lock().placement.add_vcpu(vcpu)
     }
 
+    /// Forgets the vCPU that was added last, since it is not made after all. Nobody has set up the device since.
+    pub fn remove_vcpu(&self, vcpu: usize) {
+        self.setup.lock().placement.remove_vcpu(vcpu);
+    }
+
     /// Where everything is, from the first run on: to be called before each, and cheap but for the first time.
     ///
     /// # Errors

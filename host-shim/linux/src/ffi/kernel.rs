@@ -4,11 +4,12 @@ use super::entries;
 use super::lock::SleepLock;
 use super::panic::Line;
 use super::{hypercall, skin};
-use crate::linux::{Ear, Level, MakeFile, Signals, Watcher};
+use crate::linux::{Ear, Level, Make, MakeFile, Signals, Watcher};
 use crate::{Descriptor, Errno, Linux};
 use alloc::sync::Arc;
 use core::ffi::{CStr, c_int, c_void};
 use core::fmt::{self, Write as _};
+use core::mem::ManuallyDrop;
 use core::ops::Range;
 use core::ptr;
 use host_shim::memfd::Mappings;
@@ -162,6 +163,48 @@ impl Drop for Inode {
     fn drop(&mut self) {
         // SAFETY: it was got, and is put once.
         unsafe { skin::fh_inode_put(self.0) };
+    }
+}
+
+/// A file that has nothing behind it yet, and the number of the descriptor that it is to have.
+struct Unopened {
+    descriptor: c_int,
+    file: *mut c_void,
+}
+
+impl Unopened {
+    /// One whose file is made by `create`.
+    fn new(create: impl FnOnce(&mut *mut c_void) -> c_int) -> Result<Self, Errno> {
+        // SAFETY: it has no conditions.
+        let descriptor = unsafe { skin::fh_descriptor_reserve() };
+        Errno::check(descriptor.into())?;
+        let mut file = ptr::null_mut();
+        match done(create(&mut file)) {
+            Ok(()) => Ok(Self { descriptor, file }),
+            Err(error) => {
+                // SAFETY: it was reserved, and is released once.
+                unsafe { skin::fh_descriptor_release(descriptor) };
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives it what is behind it, and the caller the descriptor.
+    fn open(self, object: Arc<dyn Descriptor>) -> u64 {
+        let this = ManuallyDrop::new(self);
+        let object = entries::give(object);
+        // SAFETY: both were got for this, and it is done once; the object is the file's until it is closed.
+        unsafe { skin::fh_descriptor_install(this.descriptor, this.file, object) };
+        u64::from(this.descriptor.cast_unsigned())
+    }
+}
+
+impl Drop for Unopened {
+    fn drop(&mut self) {
+        // SAFETY: it was reserved, and is released once.
+        unsafe { skin::fh_descriptor_release(self.descriptor) };
+        // SAFETY: nobody else has it, and it has no object.
+        unsafe { skin::fh_descriptor_put(self.file) };
     }
 }
 
@@ -361,14 +404,10 @@ impl Linux for Skin {
         Ok(Watch { watch, watcher })
     }
 
-    fn open(&self, name: &CStr, object: Arc<dyn Descriptor>) -> Result<u64, Errno> {
-        let object = entries::give(object);
-        // SAFETY: the name ends; the object is the descriptor's until it is closed.
-        let descriptor = unsafe { skin::fh_descriptor_open(name.as_ptr(), object) };
-        Errno::check(descriptor.into()).inspect_err(|_| {
-            // SAFETY: nobody else has it, since there is no descriptor.
-            drop(unsafe { entries::take(object) });
-        })
+    fn open(&self, name: &CStr, make: Make<'_>) -> Result<u64, Errno> {
+        // SAFETY: the name ends; the answer has a place.
+        let file = Unopened::new(|file| unsafe { skin::fh_descriptor_create(name.as_ptr(), file) })?;
+        Ok(file.open(make()?))
     }
 
     fn find(&self, descriptor: i32) -> Result<Arc<dyn Descriptor>, Errno> {
@@ -383,24 +422,11 @@ impl Linux for Skin {
     }
 
     fn open_file(&self, name: &CStr, bytes: u64, make: MakeFile<'_>) -> Result<u64, Errno> {
-        let mut file = ptr::null_mut();
         // SAFETY: the name ends; the answer has a place.
-        done(unsafe { skin::fh_file_create(name.as_ptr(), bytes, &raw mut file) })?;
-        // SAFETY: the file is there until it is discarded or installed.
-        let mappings = Arc::new(Inode(unsafe { skin::fh_file_inode(file) }));
-        let discard = |error| {
-            // SAFETY: nobody else has it, and it has no object.
-            unsafe { skin::fh_file_discard(file) };
-            error
-        };
-        let object = entries::give(make(mappings).map_err(discard)?);
-        // SAFETY: nobody has the file yet; the object is the file's until it is closed.
-        let descriptor = unsafe { skin::fh_file_install(file, object) };
-        Errno::check(descriptor.into()).map_err(|error| {
-            // SAFETY: nobody else has it, since there is no descriptor.
-            drop(unsafe { entries::take(object) });
-            discard(error)
-        })
+        let file = Unopened::new(|file| unsafe { skin::fh_file_create(name.as_ptr(), bytes, file) })?;
+        // SAFETY: the file is there until it is put or installed.
+        let mappings = Arc::new(Inode(unsafe { skin::fh_file_inode(file.file) }));
+        Ok(file.open(make(mappings)?))
     }
 
     fn seat(&self) -> Seat {

@@ -47,15 +47,16 @@ unsafe extern "C" {
     pub(super) fn fh_watch_create(watcher: *mut c_void, watch: *mut *mut c_void) -> c_int;
     pub(super) fn fh_watch_free(watch: *mut c_void);
 
-    pub(super) fn fh_descriptor_open(name: *const c_char, object: Object) -> c_int;
+    pub(super) fn fh_descriptor_reserve() -> c_int;
+    pub(super) fn fh_descriptor_release(descriptor: c_int);
+    pub(super) fn fh_descriptor_create(name: *const c_char, file: *mut *mut c_void) -> c_int;
+    pub(super) fn fh_descriptor_install(descriptor: c_int, file: *mut c_void, object: Object);
     pub(super) fn fh_descriptor_get(descriptor: c_int, file: *mut *mut c_void, object: *mut Object) -> c_int;
     pub(super) fn fh_descriptor_put(file: *mut c_void);
     pub(super) fn fh_fault_insert(fault: *mut c_void, pfn: u64) -> c_int;
 
     pub(super) fn fh_file_create(name: *const c_char, bytes: u64, file: *mut *mut c_void) -> c_int;
     pub(super) fn fh_file_inode(file: *mut c_void) -> *mut c_void;
-    pub(super) fn fh_file_install(file: *mut c_void, object: Object) -> c_int;
-    pub(super) fn fh_file_discard(file: *mut c_void);
     pub(super) fn fh_inode_zap(inode: *mut c_void, first: u64, pages: u64);
     pub(super) fn fh_inode_put(inode: *mut c_void);
 

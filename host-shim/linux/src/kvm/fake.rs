@@ -1,6 +1,6 @@
 //! A kernel for tests: user memory in a vector, descriptors in a table, and the shim's own fake EL2.
 
-use crate::linux::{Ear, Level, MakeFile, Signals, Watcher};
+use crate::linux::{Ear, Level, Make, MakeFile, Signals, Watcher};
 use crate::{Descriptor, Errno, Linux};
 use core::ffi::CStr;
 use core::fmt;
@@ -25,6 +25,9 @@ pub(crate) use space::{Page, Watch};
 /// Where user memory begins.
 pub(crate) const USER: u64 = 0x10_0000;
 
+/// The caller has as many descriptors as it may have.
+pub(crate) const EMFILE: Errno = Errno::from_number(24);
+
 /// Bytes of it.
 const USER_BYTES: usize = 1 << 16;
 
@@ -34,6 +37,7 @@ struct State {
     process: u32,
     descriptors: BTreeMap<i32, Held>,
     eventfds: BTreeMap<i32, Eventfd>,
+    no_descriptors: bool,
     freehold: bool,
     /// How many more allocations succeed; `None`: all.
     allocations: Option<u64>,
@@ -72,6 +76,7 @@ impl Machine {
             process: 1,
             descriptors: BTreeMap::new(),
             eventfds: BTreeMap::new(),
+            no_descriptors: false,
             freehold: true,
             allocations: None,
             locked: 0,
@@ -111,6 +116,11 @@ impl Machine {
     /// Lets so many allocations of frames succeed, and then none; `None`: all.
     pub(crate) fn fail_after(&self, allocations: Option<u64>) {
         self.state().allocations = allocations;
+    }
+
+    /// The caller may have no more descriptors, or may again.
+    pub(crate) fn refuse_descriptors(&self, refuse: bool) {
+        self.state().no_descriptors = refuse;
     }
 
     pub(crate) fn object(&self, descriptor: u64) -> Arc<dyn Descriptor> {
@@ -341,7 +351,11 @@ impl Linux for Machine {
         Ok(self.add_watcher(watcher))
     }
 
-    fn open(&self, _: &CStr, object: Arc<dyn Descriptor>) -> Result<u64, Errno> {
+    fn open(&self, _: &CStr, make: Make<'_>) -> Result<u64, Errno> {
+        if self.state().no_descriptors {
+            return Err(EMFILE);
+        }
+        let object = make()?;
         let mut state = self.state();
         let free = (3..)
             .find(|number| !state.descriptors.contains_key(number))
@@ -357,7 +371,7 @@ impl Linux for Machine {
     }
 
     fn open_file(&self, name: &CStr, _: u64, make: MakeFile<'_>) -> Result<u64, Errno> {
-        self.open(name, make(Arc::new(NoMappings))?)
+        self.open(name, &mut || make(Arc::new(NoMappings)))
     }
 
     fn seat(&self) -> Seat {

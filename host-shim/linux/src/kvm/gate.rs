@@ -33,11 +33,6 @@ impl<L: Linux, T> Gate<L, T> {
         }
     }
 
-    /// It, when the gate is gone.
-    pub fn into_inner(self) -> T {
-        self.inside.into_inner()
-    }
-
     /// It, if nobody has it.
     pub fn try_enter(&self) -> Option<Inside<'_, L, T>> {
         let held = Some(self.inside.try_lock()?);

@@ -122,22 +122,23 @@ impl<L: Linux> Interrupts<L> {
         Ok(())
     }
 
-    /// A vCPU is made.
+    /// A vCPU is made by `make`, if it can have a redistributor.
     ///
     /// # Errors
-    /// [`Errno::BUSY`] if the controller is made, [`Errno::INVAL`] if there is no place for its redistributor. Then it must
-    /// not be made.
-    pub fn add_vcpu(&self, vcpu: usize) -> Result<(), Errno> {
+    /// [`Errno::BUSY`] if the controller is made, [`Errno::INVAL`] if there is no place for its redistributor; those of `make`.
+    pub fn add_vcpu<R>(&self, vcpu: usize, make: impl FnOnce() -> Result<R, Errno>) -> Result<R, Errno> {
         let mut order = self.order.lock();
-        if order.contains(&vcpu) {
-            // An attempt to make it failed later.
-            return Ok(());
-        }
-        if let Some(device) = self.device() {
+        let device = self.device();
+        if let Some(device) = device {
             device.add_vcpu(vcpu).map_err(errno)?;
         }
-        order.push(vcpu);
-        Ok(())
+        let made = make();
+        if made.is_ok() {
+            order.push(vcpu);
+        } else if let Some(device) = device {
+            device.remove_vcpu(vcpu);
+        }
+        made
     }
 
     /// Has vCPUs look at what concerns them. Called in any context.

@@ -175,13 +175,14 @@ impl<L: Linux> System<L> {
 
     fn create_vm(self: &Arc<Self>, kind: u64) -> Result<u64, Errno> {
         self.bury();
-        let vm = Arc::new(Vm::create(Arc::clone(self), kind)?);
-        {
+        self.linux.open(c"kvm-vm", &mut || {
+            let vm = Arc::new(Vm::create(Arc::clone(self), kind)?);
             let mut vms = self.vms.lock();
             vms.retain(|vm| vm.strong_count() > 0);
             vms.push(Arc::downgrade(&vm));
-        }
-        self.linux.open(c"kvm-vm", vm)
+            drop(vms);
+            Ok(vm)
+        })
     }
 
     /// Whether EL2 refuses the kernel accesses to what is at a physical address. Does not sleep.

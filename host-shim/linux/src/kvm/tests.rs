@@ -2,6 +2,7 @@
 
 mod devices;
 mod doorbells;
+mod failing;
 mod irqfds;
 mod launch;
 mod readme;

@@ -89,53 +89,39 @@ impl<L: Linux> Vm<L> {
         if place.is_completed() {
             return Err(Errno::EXIST);
         }
-        let page = RunPage::new(linux, self.ledger().source())?;
-        self.wires().interrupts().add_vcpu(index as usize)?;
-        let mut spare = self.spare_vcpus.lock();
-        let known = spare.iter().position(|vcpu| vcpu.index() == index);
-        let shim = match known.map(|at| spare.swap_remove(at)) {
-            Some(vcpu) => vcpu,
-            None => self.shim()?.create_vcpu(index).map_err(|error| match error {
-                // Too late: EL2 takes none after the launch.
-                Error::WrongState => Errno::BUSY,
-                error => error.into(),
-            })?,
-        };
-        drop(spare);
-        let vcpu = Arc::new(Vcpu {
-            index,
-            page,
-            place: Arc::new(Place::new(linux)),
-            own: Mutex::<L, _>::new(Own::new(index, false)),
-            state: Gate::new(
-                linux,
-                State {
-                    shim,
-                    features: None,
-                    answer: Answer::None,
-                    launch: 0,
-                    off: None,
-                    signals: None,
-                },
-            ),
-            vm: Arc::clone(self),
-        });
-        let made = linux.open(c"kvm-vcpu", Arc::clone(&vcpu) as Arc<dyn Descriptor>);
-        match made {
-            Ok(_) => {
-                place.call_once(|| Arc::clone(&vcpu.place));
-                if let Some(known) = self.vcpus.get(index as usize) {
-                    known.call_once(|| Arc::downgrade(&vcpu));
-                }
+        linux.open(c"kvm-vcpu", &mut || {
+            let page = RunPage::new(linux, self.ledger().source())?;
+            let shim = self.wires().interrupts().add_vcpu(index as usize, || {
+                self.shim()?.create_vcpu(index).map_err(|error| match error {
+                    // Too late: EL2 takes none after the launch.
+                    Error::WrongState => Errno::BUSY,
+                    error => error.into(),
+                })
+            })?;
+            let vcpu = Arc::new(Vcpu {
+                index,
+                page,
+                place: Arc::new(Place::new(linux)),
+                own: Mutex::<L, _>::new(Own::new(index, false)),
+                state: Gate::new(
+                    linux,
+                    State {
+                        shim,
+                        features: None,
+                        answer: Answer::None,
+                        launch: 0,
+                        off: None,
+                        signals: None,
+                    },
+                ),
+                vm: Arc::clone(self),
+            });
+            place.call_once(|| Arc::clone(&vcpu.place));
+            if let Some(known) = self.vcpus.get(index as usize) {
+                known.call_once(|| Arc::downgrade(&vcpu));
             }
-            Err(_) => {
-                // EL2 has it, and keeps it: it is there for whoever tries again.
-                if let Some(vcpu) = Arc::into_inner(vcpu) {
-                    self.spare_vcpus.lock().push(vcpu.state.into_inner().shim);
-                }
-            }
-        }
-        made
+            Ok(vcpu)
+        })
     }
 
     /// The vCPUs that there are.

@@ -43,8 +43,6 @@ pub struct Vm<L: Linux> {
     offset: AtomicU64,
     /// User space has said so, of the VM as a whole.
     offset_is_fixed: AtomicBool,
-    /// vCPUs that EL2 has, and nobody else.
-    pub(super) spare_vcpus: Mutex<L, Vec<host_shim::Vcpu<L>>>,
     pub(super) places: Arc<Places<L>>,
     pub(super) vcpus: [Once<Weak<Vcpu<L>>>; MAX_VCPUS],
     wires: Wires<L>,
@@ -108,7 +106,6 @@ impl<L: Linux> Vm<L> {
             life: Life::new(),
             offset: AtomicU64::new(0),
             offset_is_fixed: AtomicBool::new(false),
-            spare_vcpus: Mutex::<L, _>::new(Vec::new()),
             wires: Wires::new(system.linux(), Arc::clone(&places)),
             doorbells: Doorbells::new(system.linux()),
             places,

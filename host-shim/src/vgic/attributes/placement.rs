@@ -154,6 +154,19 @@ impl Placement {
         })
     }
 
+    /// Forgets the vCPU that was added last, and its place.
+    pub(super) fn remove_vcpu(&mut self, vcpu: usize) {
+        let is_it = |last: Option<&u8>| last.is_some_and(|last| usize::from(*last) == vcpu);
+        if is_it(self.vcpus.last()) {
+            self.vcpus.pop();
+        }
+        for region in &mut self.regions {
+            if is_it(region.vcpus.last()) {
+                region.vcpus.pop();
+            }
+        }
+    }
+
     /// Gives a vCPU's redistributor the next place, if there is one yet.
     fn place(&mut self, vcpu: u8) -> Result<(), Errno> {
         let Some(index) = self.regions.iter().position(Region::has_room) else {

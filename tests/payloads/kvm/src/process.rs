@@ -165,6 +165,23 @@ pub(crate) fn with_signal_waiting<R>(work: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Does something while this process may have no more descriptors.
+pub(crate) fn without_descriptors<R>(work: impl FnOnce() -> R) -> R {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the limit has a place.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    let none = libc::rlimit { rlim_cur: 0, ..limit };
+    // SAFETY: it is only read.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none) };
+    let result = work();
+    // SAFETY: as above.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    result
+}
+
 /// Has a thread run on one CPU.
 pub(crate) fn move_to(thread: libc::pid_t, cpu: usize) -> Result<()> {
     // SAFETY: a set is plain numbers.

@@ -117,7 +117,7 @@ case_has_vcpus() {
 
 case_has_devices() {
     load
-    kvm_cases devices 16
+    kvm_cases devices 17
     unload
 }
 

@@ -32,9 +32,10 @@ impl<L: Linux> Vm<L> {
         if asked.flags & CREATE_DEVICE_TEST != 0 {
             return Ok(0);
         }
-        self.create_controller()?;
-        let device = Device { vm: Arc::clone(self) };
-        let descriptor = linux.open(c"kvm-arm-vgic-v3", Arc::new(device))?;
+        let descriptor = linux.open(c"kvm-arm-vgic-v3", &mut || {
+            self.create_controller()?;
+            Ok(Arc::new(Device { vm: Arc::clone(self) }))
+        })?;
         asked.fd = descriptor as u32;
         write_user(linux, argument, &asked)?;
         Ok(0)

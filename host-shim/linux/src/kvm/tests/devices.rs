@@ -52,7 +52,7 @@ impl Ground {
 
     fn add_vcpus(&self, count: usize) {
         for vcpu in 0..count {
-            self.vm.wires().interrupts().add_vcpu(vcpu).unwrap();
+            self.vm.wires().interrupts().add_vcpu(vcpu, || Ok(())).unwrap();
             self.vm.places[vcpu].call_once(|| Arc::new(Place::new(&self.machine)));
         }
     }
@@ -66,7 +66,7 @@ impl Ground {
         Arc::clone(&self.vm).ioctl(command, address)
     }
 
-    fn create_device(&self) -> Result<u64, Errno> {
+    pub(super) fn create_device(&self) -> Result<u64, Errno> {
         let asked = CreateDevice {
             kind: DEV_TYPE_ARM_VGIC_V3,
             fd: 0,
@@ -87,7 +87,7 @@ impl Ground {
         self.machine.object(device).ioctl(command, address)
     }
 
-    fn set(&self, device: u64, group: u32, attr: u64, value: u64) -> Result<u64, Errno> {
+    pub(super) fn set(&self, device: u64, group: u32, attr: u64, value: u64) -> Result<u64, Errno> {
         self.machine.set_user(64, &value);
         self.device(device, SET_DEVICE_ATTR, group, attr)
     }
@@ -241,7 +241,7 @@ fn attributes_answer_as_kvm_documents_them() {
     assert_eq!(interrupts.start(), Err(Errno::NXIO));
     ground.add_vcpus(1);
     assert_eq!(ground.set(device, 4, 0, 0), Ok(0));
-    assert_eq!(interrupts.add_vcpu(1), Err(Errno::BUSY));
+    assert_eq!(interrupts.add_vcpu(1, || Ok(())), Err(Errno::BUSY));
     assert_eq!(interrupts.start(), Err(Errno::NXIO));
     ground.set(device, 0, 2, 0x800_0000).unwrap();
     assert_eq!(ground.set(device, 0, 2, 0x800_0000), Err(Errno::EXIST));

@@ -5,10 +5,11 @@ pub(super) mod guests;
 use super::{cases, refused, same, succeed};
 use crate::Outcome;
 use crate::device::{
-    CREATE_DEVICE, CREATE_IRQCHIP, ENABLE_CAP, Errno, Eventfd, Fd, GET_DEVICE_ATTR, HAS_DEVICE_ATTR,
-    IOEVENTFD, IRQ_LINE, IRQFD, Kvm, SET_DEVICE_ATTR, SET_GSI_ROUTING, SIGNAL_MSI,
+    CREATE_DEVICE, CREATE_IRQCHIP, CREATE_VCPU, ENABLE_CAP, Errno, Eventfd, Fd, GET_DEVICE_ATTR,
+    HAS_DEVICE_ATTR, IOEVENTFD, IRQ_LINE, IRQFD, Kvm, SET_DEVICE_ATTR, SET_GSI_ROUTING, SIGNAL_MSI,
 };
-use crate::guest::Vcpu;
+use crate::guest::{KINDS, MMAP_SHARED, P, Vcpu, memfd};
+use crate::process::without_descriptors;
 use kvm_bindings::{
     kvm_create_device, kvm_device_attr, kvm_enable_cap, kvm_ioeventfd, kvm_irq_level, kvm_irq_routing,
     kvm_irqfd, kvm_msi,
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 cases![
     devices_are_one_of_one_kind,
+    devices_that_find_no_descriptor_leave_nothing,
     devices_have_attributes,
     devices_refuse_what_kvm_refuses,
     devices_have_lines_that_can_be_driven,
@@ -167,6 +169,25 @@ fn devices_are_one_of_one_kind() -> Outcome {
     // The device keeps the VM.
     drop(vm);
     same("an attribute", gic.has(4, 0), Ok(()))
+}
+
+/// And neither does anything else that has one.
+fn devices_that_find_no_descriptor_leave_nothing() -> Outcome {
+    let kvm = succeed("/dev/kvm", Kvm::open())?;
+    for kind in KINDS {
+        let vm = succeed("a VM", kvm.create_vm(kind))?;
+        without_descriptors(|| {
+            refused("a controller", create(&vm, VGIC_V3, 0), libc::EMFILE)?;
+            refused("a vCPU", vm.ioctl(CREATE_VCPU, 0), libc::EMFILE)?;
+            refused("a file", memfd(&vm, P, MMAP_SHARED), libc::EMFILE)?;
+            refused("a VM", kvm.create_vm(kind), libc::EMFILE)
+        })?;
+        let gic = succeed("a controller", Gic::of(&vm))?;
+        let _vcpu = succeed("a vCPU", Vcpu::create(&vm, 0))?;
+        succeed("its place", gic.make())?;
+        succeed("a file", memfd(&vm, P, MMAP_SHARED))?;
+    }
+    Ok(())
 }
 
 fn devices_have_attributes() -> Outcome {
