@@ -150,11 +150,16 @@ bool fh_is_killed(void);
 /* Blocks these signals of the caller's and no others, until the second is called. */
 void fh_block_signals(u64 signals);
 void fh_unblock_signals(void);
-bool fh_is_cpu_wanted(void);
 void fh_reschedule(void);
 /* CNTVCT_EL0 and CNTFRQ_EL0. */
 u64 fh_counter(void);
 u64 fh_counter_frequency(void);
+
+/* work.c */
+/* Does what the kernel wants done before the caller goes back to its program; -EINTR for a signal. */
+int fh_do_due_work(void);
+/* Whether there is such a thing, or a signal. In any context. */
+bool fh_has_due_work(void);
 
 /* timer.c, for the skin itself: the virtual timer's interrupt. */
 int timer_start(void);

@@ -138,11 +138,6 @@ void fh_unblock_signals(void)
 	sigemptyset(&current->real_blocked);
 }
 
-bool fh_is_cpu_wanted(void)
-{
-	return need_resched();
-}
-
 void fh_reschedule(void)
 {
 	cond_resched();

@@ -148,8 +148,15 @@ pub trait Linux: Kernel + Clone {
     /// The caller's signals are blocked as they were.
     fn unblock_signals(&self);
 
-    /// Whether another task wants the CPU. Does not sleep.
-    fn is_cpu_wanted(&self) -> bool;
+    /// Does what the kernel wants done before the caller goes back to its program: others have the CPU that want it, and
+    /// what others have left for the caller to do is done. A task that runs a guest goes back late, or never.
+    ///
+    /// # Errors
+    /// [`Errno::INTR`] for a signal.
+    fn do_due_work(&self) -> Result<(), Errno>;
+
+    /// Whether there is such a thing, or a signal. Does not sleep.
+    fn has_due_work(&self) -> bool;
 
     /// The virtual counter (CNTVCT_EL0). Called in any context.
     fn counter(&self) -> u64;

@@ -490,9 +490,14 @@ impl Linux for Skin {
         unsafe { skin::fh_unblock_signals() };
     }
 
-    fn is_cpu_wanted(&self) -> bool {
+    fn do_due_work(&self) -> Result<(), Errno> {
+        // SAFETY: a task may sleep.
+        done(unsafe { skin::fh_do_due_work() })
+    }
+
+    fn has_due_work(&self) -> bool {
         // SAFETY: it only looks.
-        unsafe { skin::fh_is_cpu_wanted() }
+        unsafe { skin::fh_has_due_work() }
     }
 
     fn counter(&self) -> u64 {

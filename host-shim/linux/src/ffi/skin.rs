@@ -74,7 +74,8 @@ unsafe extern "C" {
     pub(super) fn fh_is_killed() -> bool;
     pub(super) fn fh_block_signals(signals: u64);
     pub(super) fn fh_unblock_signals();
-    pub(super) fn fh_is_cpu_wanted() -> bool;
+    pub(super) fn fh_do_due_work() -> c_int;
+    pub(super) fn fh_has_due_work() -> bool;
     pub(super) fn fh_reschedule();
     pub(super) fn fh_counter() -> u64;
     pub(super) fn fh_counter_frequency() -> u64;

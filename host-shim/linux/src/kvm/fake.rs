@@ -434,8 +434,16 @@ impl Linux for Machine {
         assert!(before.is_some(), "signals were not blocked");
     }
 
-    fn is_cpu_wanted(&self) -> bool {
-        false
+    fn do_due_work(&self) -> Result<(), Errno> {
+        self.pause();
+        if self.has_signal() {
+            return Err(Errno::INTR);
+        }
+        Ok(())
+    }
+
+    fn has_due_work(&self) -> bool {
+        self.has_signal()
     }
 
     fn counter(&self) -> u64 {

@@ -145,10 +145,7 @@ impl<L: Linux> Vcpu<L> {
     fn cycle(&self, state: &mut State<L>) -> Result<(), Errno> {
         let linux = self.vm.linux();
         loop {
-            linux.pause();
-            if linux.has_signal() {
-                return self.interrupted();
-            }
+            linux.do_due_work().or_else(|_| self.interrupted())?;
             if state.launch != self.vm.launches() {
                 // What the guest of before was to get.
                 state.launch = self.vm.launches();
@@ -215,7 +212,7 @@ impl<L: Linux> Vcpu<L> {
                     entry = controller.enter(index, entry);
                 }
                 match until {
-                    Until::Exit if place.is_asked() || linux.has_signal() || linux.is_cpu_wanted() => {}
+                    Until::Exit if place.is_asked() || linux.has_due_work() => {}
                     Until::Exit => enter(&entry),
                     Until::Settled => {
                         linux.interrupt_here();

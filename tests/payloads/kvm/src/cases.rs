@@ -29,6 +29,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         vcpus::CASES,
         run::CASES,
         run::memory::CASES,
+        run::work::CASES,
         devices::CASES,
         devices::guests::CASES,
         hostile::CASES,

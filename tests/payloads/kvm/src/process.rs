@@ -3,6 +3,7 @@
 
 use crate::Outcome;
 use std::io::{Error, Result, Write as _, stdout};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Seconds until a child that does not end is killed.
@@ -122,12 +123,16 @@ pub(crate) fn heir(work: impl FnOnce()) -> Result<()> {
 
 /// Has a signal interrupt system calls, and do nothing else.
 pub(crate) fn take_signals() {
+    take(libc::SIGUSR1);
+}
+
+fn take(signal: libc::c_int) {
     let handler: extern "C" fn(libc::c_int) = handle;
     // SAFETY: the structure is plain numbers.
     let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
     action.sa_sigaction = handler as usize;
     // SAFETY: the handler does nothing.
-    unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, core::ptr::null_mut()) };
+    unsafe { libc::sigaction(signal, &raw const action, core::ptr::null_mut()) };
 }
 
 extern "C" fn handle(_: libc::c_int) {}
@@ -163,6 +168,41 @@ pub(crate) fn with_signal_waiting<R>(work: impl FnOnce() -> R) -> R {
     // SAFETY: as above.
     unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, core::ptr::null_mut()) };
     result
+}
+
+/// Has this process signalled once it has been at work for so many microseconds.
+pub(crate) fn signal_after_work(microseconds: i64) {
+    take(libc::SIGPROF);
+    // SAFETY: the structure is plain numbers.
+    let mut timer: libc::itimerval = unsafe { core::mem::zeroed() };
+    timer.it_value.tv_usec = microseconds;
+    // SAFETY: it is only read.
+    unsafe { libc::setitimer(libc::ITIMER_PROF, &raw const timer, core::ptr::null_mut()) };
+}
+
+/// Where the kernel tells a thread on which CPU it is, whenever it goes back to its program.
+#[derive(Debug, Default)]
+#[repr(C, align(32))]
+pub(crate) struct Told([AtomicU32; 8]);
+
+impl Told {
+    /// The CPU, as the kernel has told it.
+    pub(crate) fn cpu(&self) -> usize {
+        self.0[1].load(Ordering::SeqCst) as usize
+    }
+}
+
+/// Has the kernel tell this thread, until it ends. It can be asked for once.
+pub(crate) fn told_cpu() -> Result<&'static Told> {
+    const SIGNATURE: u32 = 0xd428_bc00;
+    let told: &'static Told = Box::leak(Box::default());
+    // SAFETY: it stays, is as long, and changes only as atomics do.
+    let result = unsafe { libc::syscall(libc::SYS_rseq, &raw const *told, size_of::<Told>(), 0, SIGNATURE) };
+    if result == 0 {
+        Ok(told)
+    } else {
+        Err(Error::last_os_error())
+    }
 }
 
 /// Does something while this process may have no more descriptors.

@@ -123,7 +123,7 @@ case_has_devices() {
 
 case_has_guests_that_run() {
     load
-    kvm_cases run 17
+    kvm_cases run 19
     unload
 }
 
