@@ -74,12 +74,20 @@ int descriptor_mmap(struct file *file, struct vm_area_struct *vma)
 	return 0;
 }
 
+void descriptor_show_fdinfo(struct seq_file *seq, struct file *file)
+{
+	fhr_describe(file->private_data, seq);
+}
+
 static const struct file_operations descriptor_operations = {
 	.owner = THIS_MODULE,
 	.release = descriptor_release,
 	.unlocked_ioctl = descriptor_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 	.mmap = descriptor_mmap,
+#ifdef CONFIG_PROC_FS
+	.show_fdinfo = descriptor_show_fdinfo,
+#endif
 	.llseek = noop_llseek,
 };
 

@@ -41,6 +41,9 @@ const struct file_operations file_operations = {
 	.unlocked_ioctl = file_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 	.mmap = descriptor_mmap,
+#ifdef CONFIG_PROC_FS
+	.show_fdinfo = descriptor_show_fdinfo,
+#endif
 	.fallocate = file_fallocate,
 	.llseek = noop_llseek,
 };

@@ -55,6 +55,8 @@ long fhr_pages(void *object);
 /* Has fh_fault_insert() put the page in. */
 int fhr_fault(void *object, unsigned long page, struct vm_fault *fault);
 
+/* Says by fh_show() what there is to be said of it. */
+void fhr_describe(void *object, struct seq_file *seq);
 /* As fallocate() has it. */
 int fhr_fallocate(void *object, unsigned int mode, u64 offset, u64 length);
 /* Whether what fh_seat_wait() waits for is ready. Does not sleep. */
@@ -201,6 +203,7 @@ void fh_inode_put(struct inode *inode);
 /* descriptor.c */
 /* For the skin itself. */
 int descriptor_mmap(struct file *file, struct vm_area_struct *vma);
+void descriptor_show_fdinfo(struct seq_file *seq, struct file *file);
 /* A number for a descriptor of the caller's. It is installed, or released. */
 int fh_descriptor_reserve(void);
 void fh_descriptor_release(int descriptor);

@@ -5,6 +5,7 @@
 //! method says otherwise it is called by a task, with interrupts on and no spin lock held, and may sleep.
 
 use crate::Errno;
+use alloc::string::String;
 use alloc::sync::Arc;
 use core::any::Any;
 use core::ffi::CStr;
@@ -242,6 +243,11 @@ pub trait Descriptor: Any + Send + Sync {
     /// # Errors
     /// As the command is documented; [`Errno::NOTTY`] if there is no such command.
     fn ioctl(self: Arc<Self>, command: u32, argument: u64) -> Result<u64, Errno>;
+
+    /// What is told of it under `/proc/PROCESS/fdinfo`: lines.
+    fn describe(&self) -> String {
+        String::new()
+    }
 
     /// How many pages can be mapped; `None` if it cannot be mapped at all.
     fn pages(&self) -> Option<u64> {

@@ -277,6 +277,19 @@ unsafe extern "C" fn fhr_fault(object: Object, page: c_ulong, fault: *mut c_void
     }
 }
 
+/// A file under `/proc/PROCESS/fdinfo` is read.
+///
+/// # Safety
+/// The descriptor has the object, and is not closed before this returns; the sequence is one that is being shown.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fhr_describe(object: Object, seq: *mut c_void) {
+    // SAFETY: by the caller's promise.
+    let object = unsafe { look(object) };
+    let text = object.describe();
+    // SAFETY: the text is there until the function returns.
+    unsafe { skin::fh_show(seq, text.as_ptr(), text.len()) };
+}
+
 /// Part of a file is allocated or freed.
 ///
 /// # Safety

@@ -1,7 +1,8 @@
 //! Files of guest memory: what `KVM_CREATE_GUEST_MEMFD` makes.
 
-use super::{System, Vm, abi, read_user};
+use super::{System, Vm, abi, read_user, statistics};
 use crate::{Descriptor, Errno, Linux};
+use alloc::string::String;
 use alloc::sync::Arc;
 use host_shim::memfd::{FallocateMode, MemfdFlags};
 use host_shim::{GuestMemfd, MemfdConfig, Pfn};
@@ -49,6 +50,10 @@ impl<L: Linux> Vm<L> {
 impl<L: Linux> Descriptor for Memfd<L> {
     fn ioctl(self: Arc<Self>, _: u32, _: u64) -> Result<u64, Errno> {
         Err(Errno::NOTTY)
+    }
+
+    fn describe(&self) -> String {
+        statistics::of_file(self)
     }
 
     fn pages(&self) -> Option<u64> {

@@ -1,10 +1,11 @@
-//! What is told under `/sys/kernel/debug/freehold`.
+//! What is told under `/sys/kernel/debug/freehold`, and of descriptors under `/proc/PROCESS/fdinfo`.
 
-use super::System;
+use super::{Memfd, System, Vm};
 use crate::Linux;
 use alloc::string::String;
 use core::fmt::Write as _;
 use host_shim::account::Purpose;
+use hyp_abi::FRAME_SIZE;
 use hyp_abi::host_call::Statistic;
 use hyp_abi::vm::{VmFlags, VmStatistic};
 
@@ -51,6 +52,48 @@ const VM: [VmStatistic; 8] = [
     VmStatistic::Relinquished,
     VmStatistic::Lost,
 ];
+
+/// The figures of a VM that are told of its descriptor, by name, in frames of as many bytes.
+const DESCRIPTOR: [(&str, VmStatistic); 7] = [
+    ("private", VmStatistic::FramesPrivate),
+    ("shared", VmStatistic::FramesShared),
+    ("borrowed", VmStatistic::FramesBorrowed),
+    ("relinquished", VmStatistic::Relinquished),
+    ("lost", VmStatistic::Lost),
+    ("el2", VmStatistic::PagesTotal),
+    ("el2-reserve", VmStatistic::ReservePages),
+];
+
+/// What a VM's descriptor says at the moment: figures in bytes.
+pub fn of_vm<L: Linux>(vm: &Vm<L>) -> String {
+    let mut text = String::new();
+    let Ok(shim) = vm.shim() else {
+        return text;
+    };
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "freehold-vm:\t{}", shim.handle().slot);
+    for (name, statistic) in DESCRIPTOR {
+        if let Ok(frames) = shim.statistic(statistic) {
+            bytes(&mut text, name, frames);
+        }
+    }
+    let usage = vm.ledger().usage();
+    bytes(&mut text, "files", usage.of(Purpose::Guest));
+    bytes(&mut text, "run-pages", usage.of(Purpose::RunPage));
+    text
+}
+
+/// What the descriptor of a file of guest memory says: how much there is in it, in bytes.
+pub fn of_file<L: Linux>(file: &Memfd<L>) -> String {
+    let mut text = String::new();
+    bytes(&mut text, "resident", file.file().resident_pages());
+    text
+}
+
+fn bytes(text: &mut String, name: &str, frames: u64) {
+    // As above.
+    let _ = writeln!(text, "freehold-{name}:\t{}", frames * FRAME_SIZE);
+}
 
 /// What a file says at the moment.
 pub fn show<L: Linux>(system: &System<L>, file: File) -> String {

@@ -5,9 +5,12 @@ mod launch;
 use super::interrupts::{Places, Wires};
 use super::memory::Ledger;
 use super::slots::Process;
-use super::{Controller, Doorbells, Gate, Place, System, Vcpu, abi, capability, read_user, write_user};
+use super::{
+    Controller, Doorbells, Gate, Place, System, Vcpu, abi, capability, read_user, statistics, write_user,
+};
 use crate::linux::Signals;
 use crate::{Descriptor, Errno, Linux};
+use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -280,6 +283,10 @@ impl<L: Linux> Descriptor for Vm<L> {
             }
             _ => self.device_command(command, argument),
         }
+    }
+
+    fn describe(&self) -> String {
+        statistics::of_vm(self)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The cases, by what they are about.
 
 mod devices;
+mod figures;
 mod hostile;
 mod isolation;
 mod memfd;
@@ -27,6 +28,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         own::processes::CASES,
         own::upkeep::CASES,
         vcpus::CASES,
+        figures::CASES,
         run::CASES,
         run::memory::CASES,
         run::work::CASES,

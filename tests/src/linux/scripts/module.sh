@@ -115,6 +115,12 @@ case_has_vcpus() {
     unload
 }
 
+case_tells_figures_of_descriptors() {
+    load
+    kvm_cases figures 2
+    unload
+}
+
 case_has_devices() {
     load
     kvm_cases devices 17

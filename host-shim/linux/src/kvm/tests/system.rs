@@ -173,6 +173,12 @@ fn figures_tell_what_there_is() {
         lines.lines().next().unwrap().split(' ').count(),
         vm.split(' ').count()
     );
+    let text = machine.object(descriptor).describe();
+    let told: Vec<_> = text.lines().filter_map(|line| line.split_once(":\t")).collect();
+    assert_eq!(told[0], ("freehold-vm", "1"));
+    // Of EL2's pages two at least are for its one VM: its own, and its root.
+    let el2 = told.iter().find(|(name, _)| *name == "freehold-el2").unwrap().1;
+    assert!(el2.parse::<u64>().unwrap() >= 2 * 4096, "{text}");
     machine.close(descriptor);
     assert_eq!(figure("vms"), 0);
 }
