@@ -241,7 +241,8 @@ pub trait Descriptor: Any + Send + Sync {
     /// Carries out a command.
     ///
     /// # Errors
-    /// As the command is documented; [`Errno::NOTTY`] if there is no such command.
+    /// As the command is documented. If there is no such command, what KVM answers: [`Errno::INVAL`], or [`Errno::NOTTY`] if
+    /// it is a device or a file.
     fn ioctl(self: Arc<Self>, command: u32, argument: u64) -> Result<u64, Errno>;
 
     /// What is told of it under `/proc/PROCESS/fdinfo`: lines.

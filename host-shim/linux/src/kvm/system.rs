@@ -207,7 +207,7 @@ impl<L: Linux> System<L> {
             abi::GET_VCPU_MMAP_SIZE => Ok(FRAME_SIZE),
             abi::CHECK_EXTENSION => Ok(capability::check(self, false, argument)),
             abi::CREATE_VM => self.create_vm(argument),
-            _ => Err(Errno::NOTTY),
+            _ => Err(Errno::INVAL),
         }
     }
 }

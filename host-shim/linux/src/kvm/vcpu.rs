@@ -216,7 +216,7 @@ impl<L: Linux> Descriptor for Vcpu<L> {
             abi::GET_MP_STATE => self.get_mp_state(argument),
             abi::SET_MP_STATE => self.set_mp_state(argument),
             SET_DEVICE_ATTR | GET_DEVICE_ATTR | HAS_DEVICE_ATTR => self.device_attribute(command, argument),
-            _ => Err(Errno::NOTTY),
+            _ => Err(Errno::INVAL),
         }
     }
 

@@ -32,7 +32,7 @@ impl<L: Linux> Vm<L> {
                 let _: EnableCap = read_user(self.linux(), argument)?;
                 Err(Errno::INVAL)
             }
-            _ => Err(Errno::NOTTY),
+            _ => Err(Errno::INVAL),
         }
     }
 }

@@ -56,7 +56,7 @@ fn create(vm: &Fd, kind: u32, flags: u32) -> Result<u64, Errno> {
 
 /// The interrupt controller of a VM.
 #[derive(Debug)]
-pub(super) struct Gic(Fd);
+pub(super) struct Gic(pub(super) Fd);
 
 impl Gic {
     pub(super) fn of(vm: &Fd) -> Result<Self, Errno> {

@@ -224,17 +224,17 @@ fn isolation_from_other_slots_and_vms() -> Outcome {
 /// Commands of KVM's that tell of memory or state, or change it, and what a VM answers. Nobody else knows them.
 const TELLING: [(&str, u32, i32); 12] = [
     ("KVM_GET_DIRTY_LOG", 0x4010_AE42, libc::ENOENT),
-    ("KVM_CLEAR_DIRTY_LOG", 0xC018_AEC0, libc::ENOTTY),
-    ("KVM_RESET_DIRTY_RINGS", 0xAEC7, libc::ENOTTY),
-    ("KVM_SET_MEMORY_ATTRIBUTES", 0x4020_AED2, libc::ENOTTY),
-    ("KVM_ARM_MTE_COPY_TAGS", 0x8030_AEB4, libc::ENOTTY),
+    ("KVM_CLEAR_DIRTY_LOG", 0xC018_AEC0, libc::EINVAL),
+    ("KVM_RESET_DIRTY_RINGS", 0xAEC7, libc::EINVAL),
+    ("KVM_SET_MEMORY_ATTRIBUTES", 0x4020_AED2, libc::EINVAL),
+    ("KVM_ARM_MTE_COPY_TAGS", 0x8030_AEB4, libc::EINVAL),
     ("KVM_ARM_SET_COUNTER_OFFSET", 0x4010_AEB5, libc::EPERM),
-    ("KVM_TRANSLATE", 0xC018_AE85, libc::ENOTTY),
-    ("KVM_GET_REGS", 0x8360_AE81, libc::ENOTTY),
-    ("KVM_SET_REGS", 0x4360_AE82, libc::ENOTTY),
-    ("KVM_SET_GUEST_DEBUG", 0x4208_AE9B, libc::ENOTTY),
-    ("KVM_GET_VCPU_EVENTS", 0x8040_AE9F, libc::ENOTTY),
-    ("KVM_SET_VCPU_EVENTS", 0x4040_AEA0, libc::ENOTTY),
+    ("KVM_TRANSLATE", 0xC018_AE85, libc::EINVAL),
+    ("KVM_GET_REGS", 0x8360_AE81, libc::EINVAL),
+    ("KVM_SET_REGS", 0x4360_AE82, libc::EINVAL),
+    ("KVM_SET_GUEST_DEBUG", 0x4208_AE9B, libc::EINVAL),
+    ("KVM_GET_VCPU_EVENTS", 0x8040_AE9F, libc::EINVAL),
+    ("KVM_SET_VCPU_EVENTS", 0x4040_AEA0, libc::EINVAL),
 ];
 
 fn isolation_from_commands_that_tell_of_memory() -> Outcome {
@@ -242,12 +242,11 @@ fn isolation_from_commands_that_tell_of_memory() -> Outcome {
         let room = [0_u64; 512];
         let address = (&raw const room).expose_provenance() as u64;
         for (name, command, errno) in TELLING {
-            for (whose, fd) in [
-                ("VM", &guest.vm),
-                ("vCPU", &guest.vcpu().fd),
-                ("file", &guest.file),
+            for (whose, fd, errno) in [
+                ("VM", &guest.vm, errno),
+                ("vCPU", &guest.vcpu().fd, libc::EINVAL),
+                ("file", &guest.file, libc::ENOTTY),
             ] {
-                let errno = if whose == "VM" { errno } else { libc::ENOTTY };
                 refused(
                     &format!("{name} of the {whose}"),
                     fd.ioctl(command, address),

@@ -1,8 +1,12 @@
 //! `/dev/kvm` itself, and VMs without anything in them.
 
+use super::devices::Gic;
 use super::{cases, refused, same, succeed};
 use crate::Outcome;
-use crate::device::{CHECK_EXTENSION, CREATE_VM, GET_API_VERSION, GET_VCPU_MMAP_SIZE, Kvm, PROTECTED};
+use crate::device::{
+    CHECK_EXTENSION, CREATE_VCPU, CREATE_VM, GET_API_VERSION, GET_VCPU_MMAP_SIZE, Kvm, PROTECTED,
+};
+use crate::guest::Guest;
 use kvm_bindings::{
     KVM_CAP_ARM_VM_IPA_SIZE, KVM_CAP_CHECK_EXTENSION_VM, KVM_CAP_COALESCED_MMIO, KVM_CAP_IMMEDIATE_EXIT,
     KVM_CAP_MAX_VCPU_ID, KVM_CAP_MAX_VCPUS, KVM_CAP_NR_MEMSLOTS, KVM_CAP_NR_VCPUS, KVM_CAP_S390_PSW,
@@ -68,20 +72,30 @@ fn system_says_what_it_can_do() -> Outcome {
     }
 }
 
+/// KVM for arm64 takes what it does not know for an argument without a meaning, but for its devices' commands.
 fn system_has_no_other_commands() -> Outcome {
+    let guest = Guest::new(PROTECTED, &[&[]])?;
     let kvm = kvm()?;
-    let vm = succeed("a VM", kvm.create_vm(0))?;
-    for command in [0xAE02, 0xAEFF, 0xAF00, GET_API_VERSION | 1 << 31, 0, u32::MAX] {
-        for fd in [&kvm.0, &vm] {
+    let gic = succeed("a controller", Gic::of(&guest.vm))?;
+    for (whose, fd, errno) in [
+        ("system", &kvm.0, libc::EINVAL),
+        ("VM", &guest.vm, libc::EINVAL),
+        ("vCPU", &guest.vcpu().fd, libc::EINVAL),
+        ("device", &gic.0, libc::ENOTTY),
+        ("file", &guest.file, libc::ENOTTY),
+    ] {
+        // Numbers that nobody has, of KVM's and of others, and one with a structure that it has not.
+        for command in [0xAE02, 0xAEFF, 0xAF00, GET_API_VERSION | 1 << 31, 0, u32::MAX] {
             refused(
-                &format!("command {command:#x}"),
+                &format!("{whose}: command {command:#x}"),
                 fd.ioctl(command, 0),
-                libc::ENOTTY,
+                errno,
             )?;
         }
     }
     // Those of the one are not the other's.
-    refused("a VM of a VM", vm.ioctl(CREATE_VM, 0), libc::ENOTTY)
+    refused("a VM of a VM", guest.vm.ioctl(CREATE_VM, 0), libc::EINVAL)?;
+    refused("a vCPU of the system", kvm.0.ioctl(CREATE_VCPU, 0), libc::EINVAL)
 }
 
 fn system_makes_vms_of_every_size() -> Outcome {

@@ -66,7 +66,7 @@ fn vcpu_is_initialized_before_all_else() -> Outcome {
             libc::EINVAL,
         )?;
         refused("an argument of a run", vcpu.fd.ioctl(RUN, 1), libc::EINVAL)?;
-        refused("a command of others", vcpu.fd.ioctl(CREATE_VCPU, 1), libc::ENOTTY)?;
+        refused("a command of others", vcpu.fd.ioctl(CREATE_VCPU, 1), libc::EINVAL)?;
     }
     Ok(())
 }
