@@ -114,12 +114,13 @@ pub fn check<L: Linux>(system: &System<L>, protected: bool, number: u64) -> u64 
         | Capability::EnableCapVm
         | Capability::IoeventfdAnyLength
         | Capability::VcpuAttributes
-        | Capability::UserMemory
-        | Capability::SyncMmu
-        | Capability::ReadonlyMem
         | Capability::ArmIrqLineLayout2 => 1,
         Capability::ArmPtrauthAddress | Capability::ArmPtrauthGeneric => system.registers().keys.into(),
-        Capability::CounterOffset => (!protected).into(),
+        // A protected VM has nothing of the process's own memory, and nobody else's hand on its clock.
+        Capability::UserMemory
+        | Capability::SyncMmu
+        | Capability::ReadonlyMem
+        | Capability::CounterOffset => (!protected).into(),
         Capability::IrqRouting => MAX_LINES.into(),
         Capability::GuestMemfdFlags => MemfdFlags::all().bits(),
         Capability::NrVcpus => u64::from(system.linux().cpus()).min(MAX_VCPUS as u64),

@@ -8,8 +8,9 @@ use crate::device::{
 };
 use crate::guest::Guest;
 use kvm_bindings::{
-    KVM_CAP_ARM_VM_IPA_SIZE, KVM_CAP_CHECK_EXTENSION_VM, KVM_CAP_COALESCED_MMIO, KVM_CAP_IMMEDIATE_EXIT,
-    KVM_CAP_MAX_VCPU_ID, KVM_CAP_MAX_VCPUS, KVM_CAP_NR_MEMSLOTS, KVM_CAP_NR_VCPUS, KVM_CAP_S390_PSW,
+    KVM_CAP_ARM_VM_IPA_SIZE, KVM_CAP_CHECK_EXTENSION_VM, KVM_CAP_COALESCED_MMIO, KVM_CAP_COUNTER_OFFSET,
+    KVM_CAP_IMMEDIATE_EXIT, KVM_CAP_MAX_VCPU_ID, KVM_CAP_MAX_VCPUS, KVM_CAP_NR_MEMSLOTS, KVM_CAP_NR_VCPUS,
+    KVM_CAP_READONLY_MEM, KVM_CAP_S390_PSW, KVM_CAP_SYNC_MMU, KVM_CAP_USER_MEMORY,
 };
 
 cases![
@@ -57,6 +58,19 @@ fn system_says_what_it_can_do() -> Outcome {
     ];
     for (capability, answer) in answers {
         for fd in [&kvm.0, &vm] {
+            let got = fd.ioctl(CHECK_EXTENSION, capability.into());
+            same(&format!("capability {capability}"), got, Ok(answer))?;
+        }
+    }
+    // A protected VM's memory is not the process's.
+    let protected = succeed("a VM", kvm.create_vm(PROTECTED))?;
+    for capability in [
+        KVM_CAP_USER_MEMORY,
+        KVM_CAP_SYNC_MMU,
+        KVM_CAP_READONLY_MEM,
+        KVM_CAP_COUNTER_OFFSET,
+    ] {
+        for (fd, answer) in [(&kvm.0, 1), (&vm, 1), (&protected, 0)] {
             let got = fd.ioctl(CHECK_EXTENSION, capability.into());
             same(&format!("capability {capability}"), got, Ok(answer))?;
         }
