@@ -154,6 +154,26 @@ fn the_order_of_vcpus_is_that_of_redistributors() {
 }
 
 #[test]
+fn a_vcpu_that_is_removed_leaves_its_place() {
+    let mut user = User::new(0);
+    user.set(ADDR, REGION, region(1, 0x0900_0000, 0, 0)).unwrap();
+    user.set(ADDR, REGION, region(1, 0x0a00_0000, 0, 1)).unwrap();
+    user.set(ADDR, DIST, 0x0800_0000).unwrap();
+    for vcpu in [0, 1] {
+        user.device.add_vcpu(vcpu).unwrap();
+    }
+    user.device.remove_vcpu(1);
+    // One that is not the last stays.
+    user.device.remove_vcpu(7);
+    user.device.add_vcpu(2).unwrap();
+    user.set(CTRL, INIT, 0).unwrap();
+    let (vgic, layout) = user.device.start().unwrap();
+    assert_eq!(vgic.vcpus(), set(&[0, 2]));
+    let frames = [0x0900_0008, 0x0a00_0008].map(|place| layout.locate(place, 8).unwrap().frame);
+    assert_eq!(frames, [Frame::Redistributor(0), Frame::Redistributor(2)]);
+}
+
+#[test]
 fn a_vcpu_for_whom_there_is_no_room_in_the_address_space_is_refused() {
     let user = {
         let mut user = User::new(1);
