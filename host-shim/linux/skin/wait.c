@@ -53,7 +53,9 @@ int fh_seat_wait(struct seat *seat, bool fatal_signals_only, u64 nanoseconds, vo
 
 void fh_seat_wake(struct seat *seat)
 {
-	wake_up_all(&seat->queue);
+	/* Who waits looks once it has queued, at what was changed before this. */
+	if (wq_has_sleeper(&seat->queue))
+		wake_up_all(&seat->queue);
 }
 
 void fh_seat_interrupt(struct seat *seat)
