@@ -36,8 +36,12 @@ static vm_fault_t descriptor_fault(struct vm_fault *fault)
 	switch (fhr_fault(fault->vma->vm_file->private_data, fault->pgoff, fault)) {
 	case 0:
 		return VM_FAULT_NOPAGE;
-	case -ENOMEM:
+	case -EAGAIN:
 		return VM_FAULT_OOM;
+	/*
+	 * No frame for it either: nobody is killed to have one, so that the kernel, told of ENOMEM, would have the program
+	 * try for ever.
+	 */
 	default:
 		return VM_FAULT_SIGBUS;
 	}
@@ -48,8 +52,9 @@ int fh_fault_insert(struct vm_fault *fault, u64 pfn)
 	switch (vmf_insert_pfn(fault->vma, fault->address, pfn)) {
 	case VM_FAULT_NOPAGE:
 		return 0;
+	/* No page for a table, of which the kernel has done what it does then. */
 	case VM_FAULT_OOM:
-		return -ENOMEM;
+		return -EAGAIN;
 	default:
 		return -EFAULT;
 	}

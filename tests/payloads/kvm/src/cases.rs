@@ -1,6 +1,7 @@
 //! The cases, by what they are about.
 
 mod devices;
+mod exhaustion;
 mod figures;
 mod hostile;
 mod isolation;
@@ -29,6 +30,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         own::upkeep::CASES,
         vcpus::CASES,
         figures::CASES,
+        exhaustion::CASES,
         run::CASES,
         run::memory::CASES,
         run::work::CASES,

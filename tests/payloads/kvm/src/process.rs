@@ -222,6 +222,43 @@ pub(crate) fn without_descriptors<R>(work: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Takes from this process the right to lock memory beyond its limit.
+pub(crate) fn may_not_lock_memory() {
+    /// The third version: two words for each set, those that are in effect, that may be, and that are inherited.
+    const VERSION: u32 = 0x2008_0522;
+    const IPC_LOCK: u32 = 14;
+    let header = [VERSION, 0];
+    let mut sets = [0_u32; 6];
+    // SAFETY: header and sets have their places.
+    unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) };
+    sets[0] &= !(1 << IPC_LOCK);
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
+}
+
+/// Has this process all pages of its own that it is going to need, and keeps them: where there is no memory it does not wait
+/// for one.
+pub(crate) fn keep_own_memory() {
+    // What it has of the stack is what was touched of it.
+    let mut stack = [0_u8; 256 << 10];
+    for byte in stack.iter_mut().step_by(4096) {
+        // SAFETY: it is a byte of the array's.
+        unsafe { core::ptr::from_mut(byte).write_volatile(1) };
+    }
+    // SAFETY: it has no pointers.
+    unsafe { libc::mlockall(libc::MCL_CURRENT) };
+}
+
+/// Lets this process lock so many bytes.
+pub(crate) fn limit_locked_memory(bytes: u64) {
+    let limit = libc::rlimit {
+        rlim_cur: bytes,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: it is only read.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+}
+
 /// Has a thread run on one CPU.
 pub(crate) fn move_to(thread: libc::pid_t, cpu: usize) -> Result<()> {
     // SAFETY: a set is plain numbers.

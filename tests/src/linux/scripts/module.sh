@@ -121,6 +121,38 @@ case_tells_figures_of_descriptors() {
     unload
 }
 
+# What there is not is refused, nobody is killed for it, and it comes back.
+case_refuses_memory_that_there_is_not() {
+    load
+    killed="$(awk '$1 == "oom_kill" { print $2 }' /proc/vmstat)"
+    kvm_cases exhaustion 3
+    mount -t cgroup2 none /sys/fs/cgroup
+    group=/sys/fs/cgroup/small
+    echo +memory >/sys/fs/cgroup/cgroup.subtree_control
+    mkdir $group
+    echo 48M >$group/memory.max
+    # Where the program is not to be killed, its own pages and the kernel's notes of them wait, or go beyond the limit.
+    cat >/tmp/in-group <<END
+echo 0 >$group/cgroup.procs
+echo -1000 >/proc/self/oom_score_adj
+exec /payload-kvm "\$@"
+END
+    kvm="sh /tmp/in-group"
+    kvm_cases group 3
+    cat $group/memory.events
+    same "what was killed" "$(awk '$1 == "oom_kill" { print $2 }' /proc/vmstat)" "$killed"
+    [ "$(awk '$1 == "max" { print $2 }' $group/memory.events)" -gt 0 ] || fail "the group had enough"
+    for try in $(seq 50); do
+        if [ "$(cat $group/memory.current)" -lt 4194304 ]; then break; fi
+        usleep 100000
+    done
+    [ "$(cat $group/memory.current)" -lt 4194304 ] || fail "the group still has $(cat $group/memory.current) bytes"
+    rmdir $group
+    umount /sys/fs/cgroup
+    same "frames of guests" "$(figure frames_guest)" 0
+    unload
+}
+
 case_has_devices() {
     load
     kvm_cases devices 17
