@@ -130,8 +130,8 @@ impl<K: Kernel> Hold<K> {
     }
 
     fn with<T>(&self, absent: T, look: impl FnOnce(&mut Extent) -> T) -> T {
-        match self.inode.contents.lock().find(self.start) {
-            Some((_, extent)) => look(extent),
+        match self.inode.contents.lock().at(self.start) {
+            Some(extent) => look(extent),
             None => absent,
         }
     }

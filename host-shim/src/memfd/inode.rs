@@ -42,6 +42,11 @@ impl Memory {
         (page - start < extent.frames()).then_some((*start, extent))
     }
 
+    /// The extent that begins with a page. It is found sooner than the one in which a page lies.
+    pub(super) fn at(&mut self, start: u64) -> Option<&mut Extent> {
+        self.extents.get_mut(&start)
+    }
+
     /// The first extent that a range of pages meets.
     pub(super) fn first_in(&mut self, range: &Range<u64>) -> Option<u64> {
         if let Some((start, _)) = self.find(range.start) {

