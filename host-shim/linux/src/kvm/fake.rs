@@ -234,6 +234,11 @@ impl Machine {
         self.state().eventfds.remove(&descriptor).unwrap().close();
     }
 
+    /// Does something when it is next asked whether one is closed.
+    pub(crate) fn meanwhile(&self, descriptor: i32, work: impl FnOnce() + Send + 'static) {
+        self.eventfd(descriptor).unwrap().set_meanwhile(Box::new(work));
+    }
+
     /// How many listen at one.
     pub(crate) fn listeners(&self, descriptor: i32) -> usize {
         self.eventfd(descriptor).unwrap().ears()

@@ -107,7 +107,7 @@ pub fn show<L: Linux>(system: &System<L>, file: File) -> String {
 }
 
 fn statistics<L: Linux>(system: &System<L>, text: &mut String) -> core::fmt::Result {
-    writeln!(text, "vms {}", system.vms().len())?;
+    writeln!(text, "vms {}", system.vm_count())?;
     writeln!(text, "el2_pages_given {}", system.host().given_frames())?;
     for (name, purpose) in [
         ("frames_guest", Purpose::Guest),

@@ -1,5 +1,6 @@
 //! `/dev/kvm`, and what the module has as a whole.
 
+use super::interrupts::Wires;
 use super::memory::{Ledger, Pages, Usage};
 use super::register::Choice;
 use super::{Vm, abi, capability};
@@ -32,6 +33,13 @@ pub enum Refusal {
     NoVms,
 }
 
+/// A VM that somebody has, or had.
+#[derive(Debug)]
+struct Known<L: Linux> {
+    vm: Weak<Vm<L>>,
+    wires: Weak<Wires<L>>,
+}
+
 /// The module: EL2, the frames that it was given, and all VMs.
 #[derive(Debug)]
 pub struct System<L: Linux> {
@@ -41,7 +49,7 @@ pub struct System<L: Linux> {
     total: Arc<Usage>,
     support: GuestSupport,
     registers: Choice,
-    vms: Mutex<L, Vec<Weak<Vm<L>>>>,
+    vms: Mutex<L, Vec<Known<L>>>,
     /// VMs that nobody has any more, and that could not be ended: they are tried again.
     remains: Mutex<L, Vec<host_shim::Vm<L>>>,
 }
@@ -145,13 +153,31 @@ impl<L: Linux> System<L> {
 
     /// The VMs that there are.
     pub fn vms(&self) -> Vec<Arc<Vm<L>>> {
-        self.vms.lock().iter().filter_map(Weak::upgrade).collect()
+        self.vms
+            .lock()
+            .iter()
+            .filter_map(|known| known.vm.upgrade())
+            .collect()
+    }
+
+    /// How many VMs there are.
+    pub fn vm_count(&self) -> usize {
+        self.vms
+            .lock()
+            .iter()
+            .filter(|known| known.vm.strong_count() > 0)
+            .count()
     }
 
     /// Forgets the eventfds that VMs listen at and nobody has any more. Called after each that was closed.
     pub fn sweep(&self) {
-        for vm in self.vms() {
-            vm.wires().sweep();
+        // Not the VMs: then one could end here, when its VMM, with all of its descriptors, is long gone.
+        let wires: Vec<_> = {
+            let vms = self.vms.lock();
+            vms.iter().filter_map(|known| known.wires.upgrade()).collect()
+        };
+        for wires in wires {
+            wires.sweep();
         }
     }
 
@@ -178,8 +204,11 @@ impl<L: Linux> System<L> {
         self.linux.open(c"kvm-vm", &mut || {
             let vm = Arc::new(Vm::create(Arc::clone(self), kind)?);
             let mut vms = self.vms.lock();
-            vms.retain(|vm| vm.strong_count() > 0);
-            vms.push(Arc::downgrade(&vm));
+            vms.retain(|known| known.vm.strong_count() > 0);
+            vms.push(Known {
+                vm: Arc::downgrade(&vm),
+                wires: Arc::downgrade(vm.wires()),
+            });
             drop(vms);
             Ok(vm)
         })

@@ -48,7 +48,7 @@ pub struct Vm<L: Linux> {
     offset_is_fixed: AtomicBool,
     pub(super) places: Arc<Places<L>>,
     pub(super) vcpus: [Once<Weak<Vcpu<L>>>; MAX_VCPUS],
-    wires: Wires<L>,
+    wires: Arc<Wires<L>>,
     doorbells: Doorbells<L>,
     controller: Once<Arc<dyn Controller>>,
 }
@@ -109,7 +109,7 @@ impl<L: Linux> Vm<L> {
             life: Life::new(),
             offset: AtomicU64::new(0),
             offset_is_fixed: AtomicBool::new(false),
-            wires: Wires::new(system.linux(), Arc::clone(&places)),
+            wires: Arc::new(Wires::new(system.linux(), Arc::clone(&places))),
             doorbells: Doorbells::new(system.linux()),
             places,
             vcpus: [const { Once::new() }; MAX_VCPUS],
@@ -177,7 +177,7 @@ impl<L: Linux> Vm<L> {
     }
 
     /// The eventfds that are lines, and what they interrupt.
-    pub const fn wires(&self) -> &Wires<L> {
+    pub const fn wires(&self) -> &Arc<Wires<L>> {
         &self.wires
     }
 
@@ -303,5 +303,7 @@ impl<L: Linux> Drop for Vm<L> {
             // With what it leaves others may end, too.
             _ => self.system.bury(),
         }
+        // Somebody may look through them still.
+        self.wires.end();
     }
 }

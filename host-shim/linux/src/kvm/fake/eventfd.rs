@@ -1,6 +1,7 @@
 //! Eventfds.
 
 use crate::linux::Ear;
+use core::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// An eventfd.
@@ -12,6 +13,17 @@ struct State {
     count: u64,
     closed: bool,
     ears: Vec<Arc<dyn Ear>>,
+    /// What happens while somebody asks whether it is closed.
+    meanwhile: Meanwhile,
+}
+
+#[derive(Default)]
+struct Meanwhile(Option<Box<dyn FnOnce() + Send>>);
+
+impl fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meanwhile")
+    }
 }
 
 impl PartialEq for Eventfd {
@@ -62,7 +74,15 @@ impl Eventfd {
     }
 
     pub(super) fn is_closed(&self) -> bool {
+        let meanwhile = self.state().meanwhile.0.take();
+        if let Some(work) = meanwhile {
+            work();
+        }
         self.state().closed
+    }
+
+    pub(super) fn set_meanwhile(&self, work: Box<dyn FnOnce() + Send>) {
+        self.state().meanwhile.0 = Some(work);
     }
 
     pub(super) fn ears(&self) -> usize {

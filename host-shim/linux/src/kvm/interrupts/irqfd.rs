@@ -189,6 +189,11 @@ impl<L: Linux> Wires<L> {
         self.remove(|irqfd| linux.is_closed(&irqfd.listener));
     }
 
+    /// Forgets all of them. None is heard any more.
+    pub(in crate::kvm) fn end(&self) {
+        self.remove(|_| true);
+    }
+
     fn remove(&self, is_meant: impl Fn(&Irqfd<L>) -> bool) {
         let all = &mut self.irqfds.lock().all;
         let (gone, left) = mem::take(all).into_iter().partition(is_meant);

@@ -5,7 +5,9 @@ use crate::Errno;
 use crate::kvm::Controller as _;
 use crate::kvm::abi::devices::{IRQFD, IRQFD_DEASSIGN, IRQFD_RESAMPLE, Irqfd, ROUTING_IRQCHIP, ROUTING_MSI};
 use host_shim::vcpu::Interrupts;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 impl Ground {
     fn irqfd(&self, fd: i32, gsi: u32, flags: u32, resamplefd: i32) -> Result<u64, Errno> {
@@ -242,4 +244,26 @@ fn the_end_of_a_vm_is_the_end_of_its_lines() {
     assert_eq!(machine.listeners(fd), 0);
     machine.write_eventfd(fd);
     assert_eq!(machine.read_eventfd(fd), 1);
+}
+
+/// Known bug: whoever looked for closed eventfds kept the VM, so that it could end after its VMM had.
+#[test]
+fn a_vm_ends_while_its_eventfds_are_looked_through() {
+    let (ground, device) = Ground::with_controller();
+    let (machine, system) = (ground.machine.clone(), Arc::clone(&ground.system));
+    let fd = machine.make_eventfd();
+    ground.irqfd(fd, 8, 0, 0).unwrap();
+    let (sender, receiver) = mpsc::channel();
+    machine.clone().meanwhile(fd, move || {
+        let el2 = ground.machine.el2.clone();
+        sender.send(thread::spawn(move || ground.end(device))).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while el2.vms() > 0 {
+            assert!(Instant::now() < deadline, "the VM does not end");
+            thread::yield_now();
+        }
+    });
+    system.sweep();
+    receiver.recv().unwrap().join().unwrap();
+    assert_eq!(machine.listeners(fd), 0);
 }
