@@ -6,6 +6,7 @@
 
 mod end;
 mod fault;
+mod figures;
 mod identity;
 mod launch;
 mod lent;
@@ -14,6 +15,7 @@ mod renew;
 mod slot;
 mod user;
 
+pub use figures::Figures;
 pub(crate) use identity::Identity;
 pub use lent::Loans;
 pub(crate) use slot::Slot;
@@ -28,7 +30,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
-use hyp_abi::vm::{Permissions, VmFlags, VmStatistic};
+use hyp_abi::vm::{Permissions, VmFlags};
 use hyp_abi::{FRAME_SIZE, GuestRange, VmHandle};
 
 /// How a VM is created.
@@ -229,15 +231,6 @@ impl<K: Kernel> Vm<K> {
     /// [`Error::NoMemory`]; [`Error::OverLimit`]; [`Error::Gone`].
     pub fn top_up(&self, pages: u64) -> Result<u64, Error> {
         self.core.top_up(pages)
-    }
-
-    /// Asks for a figure.
-    ///
-    /// # Errors
-    /// [`Error::Gone`].
-    pub fn statistic(&self, statistic: VmStatistic) -> Result<u64, Error> {
-        self.core
-            .call(|vm| self.core.host().hypervisor().vm_statistic(vm, statistic))
     }
 
     /// Changes what a VM that is not protected may do with what it borrows. A fault gives it everything again.

@@ -70,7 +70,7 @@ pub use memfd::Memfd;
 pub use place::Place;
 pub use system::{Refusal, System};
 pub use vcpu::Vcpu;
-pub use vm::Vm;
+pub use vm::{Seen, Vm};
 
 use crate::{Errno, Linux};
 use zerocopy::{FromBytes, Immutable, IntoBytes};

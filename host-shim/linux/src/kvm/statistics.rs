@@ -1,6 +1,6 @@
 //! What is told under `/sys/kernel/debug/freehold`, and of descriptors under `/proc/PROCESS/fdinfo`.
 
-use super::{Memfd, System, Vm};
+use super::{Memfd, Seen, System, Vm};
 use crate::Linux;
 use alloc::string::String;
 use core::fmt::Write as _;
@@ -67,17 +67,15 @@ const DESCRIPTOR: [(&str, VmStatistic); 7] = [
 /// What a VM's descriptor says at the moment: figures in bytes.
 pub fn of_vm<L: Linux>(vm: &Vm<L>) -> String {
     let mut text = String::new();
-    let Ok(shim) = vm.shim() else {
-        return text;
-    };
+    let Seen { figures, ledger, .. } = &**vm.seen();
     // Writing to a string does not fail.
-    let _ = writeln!(text, "freehold-vm:\t{}", shim.handle().slot);
+    let _ = writeln!(text, "freehold-vm:\t{}", figures.handle().slot);
     for (name, statistic) in DESCRIPTOR {
-        if let Ok(frames) = shim.statistic(statistic) {
+        if let Ok(frames) = figures.statistic(statistic) {
             bytes(&mut text, name, frames);
         }
     }
-    let usage = vm.ledger().usage();
+    let usage = ledger.usage();
     bytes(&mut text, "files", usage.of(Purpose::Guest));
     bytes(&mut text, "run-pages", usage.of(Purpose::RunPage));
     text
@@ -129,23 +127,21 @@ fn vms<L: Linux>(system: &System<L>, text: &mut String) -> core::fmt::Result {
         text,
         "vm kind private shared borrowed reserve el2_pages vcpus relinquished lost guest_frames"
     )?;
-    for vm in system.vms() {
-        let Ok(shim) = vm.shim() else {
-            continue;
-        };
-        let kind = if shim.flags().contains(VmFlags::PROTECTED) {
+    for vm in system.seen() {
+        let figures = &vm.figures;
+        let kind = if figures.flags().contains(VmFlags::PROTECTED) {
             "protected"
         } else {
             "plain"
         };
-        write!(text, "{} {kind}", shim.handle().slot)?;
+        write!(text, "{} {kind}", figures.handle().slot)?;
         for statistic in VM {
-            match shim.statistic(statistic) {
+            match figures.statistic(statistic) {
                 Ok(value) => write!(text, " {value}")?,
                 Err(_) => write!(text, " -")?,
             }
         }
-        writeln!(text, " {}", vm.ledger().usage().of(Purpose::Guest))?;
+        writeln!(text, " {}", vm.ledger.usage().of(Purpose::Guest))?;
     }
     Ok(())
 }

@@ -1,9 +1,8 @@
 //! `/dev/kvm`, and what the module has as a whole.
 
-use super::interrupts::Wires;
 use super::memory::{Ledger, Pages, Usage};
 use super::register::Choice;
-use super::{Vm, abi, capability};
+use super::{Seen, Vm, abi, capability};
 use crate::linux::Level;
 use crate::{Errno, Linux};
 use alloc::sync::{Arc, Weak};
@@ -37,7 +36,13 @@ pub enum Refusal {
 #[derive(Debug)]
 struct Known<L: Linux> {
     vm: Weak<Vm<L>>,
-    wires: Weak<Wires<L>>,
+    seen: Weak<Seen<L>>,
+}
+
+impl<L: Linux> Known<L> {
+    fn is_there(&self) -> bool {
+        self.vm.strong_count() > 0
+    }
 }
 
 /// The module: EL2, the frames that it was given, and all VMs.
@@ -152,7 +157,8 @@ impl<L: Linux> System<L> {
     }
 
     /// The VMs that there are.
-    pub fn vms(&self) -> Vec<Arc<Vm<L>>> {
+    #[cfg(test)]
+    pub(super) fn vms(&self) -> Vec<Arc<Vm<L>>> {
         self.vms
             .lock()
             .iter()
@@ -162,22 +168,20 @@ impl<L: Linux> System<L> {
 
     /// How many VMs there are.
     pub fn vm_count(&self) -> usize {
-        self.vms
-            .lock()
-            .iter()
-            .filter(|known| known.vm.strong_count() > 0)
-            .count()
+        self.vms.lock().iter().filter(|known| known.is_there()).count()
+    }
+
+    /// What can be looked at of the VMs that there are. They may end meanwhile.
+    pub fn seen(&self) -> Vec<Arc<Seen<L>>> {
+        let vms = self.vms.lock();
+        let there = vms.iter().filter(|known| known.is_there());
+        there.filter_map(|known| known.seen.upgrade()).collect()
     }
 
     /// Forgets the eventfds that VMs listen at and nobody has any more. Called after each that was closed.
     pub fn sweep(&self) {
-        // Not the VMs: then one could end here, when its VMM, with all of its descriptors, is long gone.
-        let wires: Vec<_> = {
-            let vms = self.vms.lock();
-            vms.iter().filter_map(|known| known.wires.upgrade()).collect()
-        };
-        for wires in wires {
-            wires.sweep();
+        for vm in self.seen() {
+            vm.wires.sweep();
         }
     }
 
@@ -204,10 +208,10 @@ impl<L: Linux> System<L> {
         self.linux.open(c"kvm-vm", &mut || {
             let vm = Arc::new(Vm::create(Arc::clone(self), kind)?);
             let mut vms = self.vms.lock();
-            vms.retain(|known| known.vm.strong_count() > 0);
+            vms.retain(Known::is_there);
             vms.push(Known {
                 vm: Arc::downgrade(&vm),
-                wires: Arc::downgrade(vm.wires()),
+                seen: Arc::downgrade(vm.seen()),
             });
             drop(vms);
             Ok(vm)

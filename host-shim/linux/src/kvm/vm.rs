@@ -16,11 +16,20 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use host_shim::sync::Mutex;
 use host_shim::vgic::VcpuSet;
+use host_shim::vm::Figures;
 use host_shim::{Error, VmConfig};
 use hyp_abi::vm::{MAX_VCPUS, VmFlags};
 use hyp_abi::{GuestRange, VcpuRegister};
 use launch::Life;
 use spin::Once;
+
+/// What can be looked at of a VM by those who do not keep it: it ends with its last descriptor, whoever looks.
+#[derive(Debug)]
+pub struct Seen<L: Linux> {
+    pub(super) figures: Figures<L>,
+    pub(super) ledger: Arc<Ledger<L>>,
+    pub(super) wires: Wires<L>,
+}
 
 /// A VM: what `KVM_CREATE_VM` makes. It ends with its last descriptor, and those of its vCPUs.
 #[derive(Debug)]
@@ -34,7 +43,7 @@ pub struct Vm<L: Linux> {
     pub(super) regions: Mutex<L, ()>,
     /// Whose it is: nobody else commands it.
     space: Arc<L::Space>,
-    ledger: Arc<Ledger<L>>,
+    seen: Arc<Seen<L>>,
     ipa_bits: u64,
     protected: bool,
     /// Whoever launches it has this, or does what must be done before.
@@ -48,7 +57,6 @@ pub struct Vm<L: Linux> {
     offset_is_fixed: AtomicBool,
     pub(super) places: Arc<Places<L>>,
     pub(super) vcpus: [Once<Weak<Vcpu<L>>>; MAX_VCPUS],
-    wires: Arc<Wires<L>>,
     doorbells: Doorbells<L>,
     controller: Once<Arc<dyn Controller>>,
 }
@@ -96,12 +104,17 @@ impl<L: Linux> Vm<L> {
         let payer = protected.then(|| Arc::clone(&space));
         let ledger = Ledger::new(Arc::clone(system.pages()), payer, Arc::clone(system.total()));
         let places = Arc::new([const { Once::new() }; MAX_VCPUS]);
+        let seen = Seen {
+            figures: shim.figures(),
+            ledger: Arc::new(ledger),
+            wires: Wires::new(system.linux(), Arc::clone(&places)),
+        };
         Ok(Self {
             shim: Some(shim),
             watch,
             regions: Mutex::<L, _>::new(()),
             space,
-            ledger: Arc::new(ledger),
+            seen: Arc::new(seen),
             ipa_bits,
             protected,
             beginning: Gate::new(system.linux(), ()),
@@ -109,7 +122,6 @@ impl<L: Linux> Vm<L> {
             life: Life::new(),
             offset: AtomicU64::new(0),
             offset_is_fixed: AtomicBool::new(false),
-            wires: Arc::new(Wires::new(system.linux(), Arc::clone(&places))),
             doorbells: Doorbells::new(system.linux()),
             places,
             vcpus: [const { Once::new() }; MAX_VCPUS],
@@ -131,9 +143,14 @@ impl<L: Linux> Vm<L> {
         &self.system
     }
 
+    /// What others may look at.
+    pub const fn seen(&self) -> &Arc<Seen<L>> {
+        &self.seen
+    }
+
     /// Who pays for its memory.
-    pub const fn ledger(&self) -> &Arc<Ledger<L>> {
-        &self.ledger
+    pub fn ledger(&self) -> &Arc<Ledger<L>> {
+        &self.seen.ledger
     }
 
     /// The kernel.
@@ -177,8 +194,8 @@ impl<L: Linux> Vm<L> {
     }
 
     /// The eventfds that are lines, and what they interrupt.
-    pub const fn wires(&self) -> &Arc<Wires<L>> {
-        &self.wires
+    pub fn wires(&self) -> &Wires<L> {
+        &self.seen.wires
     }
 
     /// The places where a guest's store is a signal.
@@ -304,6 +321,6 @@ impl<L: Linux> Drop for Vm<L> {
             _ => self.system.bury(),
         }
         // Somebody may look through them still.
-        self.wires.end();
+        self.wires().end();
     }
 }

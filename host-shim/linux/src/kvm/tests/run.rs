@@ -9,9 +9,11 @@ use crate::kvm::run_page::UserExit;
 use crate::kvm::{System, Vcpu};
 use crate::linux::downcast;
 use crate::{Descriptor, Errno, Linux as _};
+use host_shim::account::Purpose;
 use host_shim::fake::Act;
-use host_shim::{HostMemory as _, Pfn};
+use host_shim::{Error, HostMemory as _, Pfn};
 use hyp_abi::run_page::ExitReason;
+use hyp_abi::vm::VmStatistic;
 use hyp_abi::{FRAME_SIZE, VmHandle};
 use std::sync::Arc;
 
@@ -136,6 +138,23 @@ fn a_guest_of_either_kind_touches_its_memory_and_turns_itself_off() {
         assert_eq!((guest.word(1), guest.word(4)), (24, 1));
         guest.end();
     }
+}
+
+/// Known bug: whoever read the figures kept the VM, so that it could end after its VMM had.
+#[test]
+fn a_vm_ends_while_its_figures_are_read() {
+    let guest = Guest::new(VM_TYPE_PROTECTED, 1);
+    guest.program(0, [Act::Write(GFN, 7), OFF]);
+    guest.run().unwrap();
+    let (system, seen) = (Arc::clone(&guest.system), guest.system.seen());
+    let private = seen[0].figures.statistic(VmStatistic::FramesPrivate);
+    assert_eq!(private, Ok(1));
+    assert!(seen[0].ledger.usage().of(Purpose::Guest) > 0);
+    guest.end();
+    let private = seen[0].figures.statistic(VmStatistic::FramesPrivate);
+    assert_eq!(private, Err(Error::Gone));
+    assert_eq!(seen[0].ledger.usage().of(Purpose::Guest), 0);
+    assert_eq!((system.vm_count(), system.seen().len()), (0, 0));
 }
 
 #[test]
