@@ -1,5 +1,7 @@
 //! Guests that borrow from a process's own memory, and a kernel that takes pages from the process.
 
+mod dirty;
+
 use super::support::*;
 use crate::fake::{Act, Fake, Owner};
 use crate::provider::{Contents, Provider as _};
@@ -363,45 +365,6 @@ fn what_a_slot_cannot_be_is_refused() {
     let protected = process.machine.vm(VmFlags::PROTECTED);
     assert_eq!(protected.add_user_slot(good), Err(Error::NotSupported));
     drop(protected);
-    process.end();
-}
-
-#[test]
-fn what_the_guest_writes_to_is_kept_once_for_each_time_it_is_asked() {
-    let (process, mut vcpu) = Process::launched(130);
-    let vm = &process.vm;
-    let dirty = || {
-        let mut pages = Vec::new();
-        let result = vm.take_dirty(0, &mut |window, bits| {
-            assert!(window.end - window.start == 64 || window == (128..130));
-            pages.extend(window.filter(|page| bits >> (page % 64) & 1 != 0));
-            Ok(())
-        });
-        result.map(|()| pages)
-    };
-    process.run(&mut vcpu, [Act::Write(GFN + 3, 1)]).unwrap();
-    assert_eq!(dirty(), Err(Error::NotFound));
-    vm.set_logs(0, true).unwrap();
-    assert_eq!(dirty().unwrap(), []);
-    let acts = [
-        Act::Expect(GFN, 0),
-        Act::Write(GFN + 3, 2),
-        Act::Expect(GFN + 4, 0),
-        Act::Write(GFN + 64, 2),
-        Act::Write(GFN + 129, 2),
-        Act::Write(GFN + 4, 2),
-    ];
-    process.run(&mut vcpu, acts).unwrap();
-    assert_eq!(dirty().unwrap(), [3, 4, 64, 129]);
-    assert_eq!(dirty().unwrap(), []);
-    process.run(&mut vcpu, [Act::Write(GFN + 4, 3)]).unwrap();
-    // What is taken from the process was written to all the same.
-    process.unmap(PAGE + 4..PAGE + 5);
-    assert_eq!(dirty().unwrap(), [4]);
-    vm.set_logs(0, false).unwrap();
-    assert_eq!(dirty(), Err(Error::NotFound));
-    process.run(&mut vcpu, [Act::Write(GFN + 3, 4)]).unwrap();
-    drop(vcpu);
     process.end();
 }
 

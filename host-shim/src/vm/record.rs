@@ -76,6 +76,16 @@ impl Record {
         });
     }
 
+    /// Gives a mark to the pages that have it in another record of as many. Allocates memory.
+    pub(crate) fn copy(&self, mark: Mark, from: &Self) {
+        let mut at = 0;
+        while let Some(window) = from.first_with(mark, at..from.pages) {
+            at = window.end;
+            self.prepare(window.clone());
+            self.mark(mark, window);
+        }
+    }
+
     /// Takes a mark from the pages of a window.
     pub(crate) fn clear(&self, mark: Mark, window: Range<u64>) {
         each_word(window, |first, bits| {

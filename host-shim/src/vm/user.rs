@@ -5,7 +5,6 @@ use super::slot::{MAX_SLOT_PAGES, MAX_SLOTS, Slot};
 use super::{Identity, Loans, Vm};
 use crate::{CallError, Error, Kernel, Pfn};
 use alloc::sync::Arc;
-use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 use hyp_abi::vm::Permissions;
 use hyp_abi::{FRAME_SIZE, GuestRange, Status};
@@ -62,8 +61,12 @@ impl Conditions {
         }
     }
 
-    fn logs(&self) -> bool {
+    pub(super) fn logs(&self) -> bool {
         self.logs.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_logs(&self, logs: bool) {
+        self.logs.store(logs, Ordering::SeqCst);
     }
 }
 
@@ -75,7 +78,7 @@ enum Attempt {
 }
 
 /// What the guest may do with a page that it must not write to yet.
-const READ: Permissions = Permissions::READ.union(Permissions::EXECUTE);
+pub(super) const READ: Permissions = Permissions::READ.union(Permissions::EXECUTE);
 
 impl<K: Kernel> Vm<K> {
     /// How the kernel tells the VM what it does to the process: from before the first slot of its memory until after the last.
@@ -92,6 +95,11 @@ impl<K: Kernel> Vm<K> {
     /// that is 0 or too large, what is misaligned or does not fit; [`Error::Exists`] if the guest's addresses overlap another
     /// slot.
     pub fn add_user_slot(&self, config: UserSlotConfig) -> Result<(), Error> {
+        self.add_user(config, None)
+    }
+
+    /// Adds a slot of which is known, page by page, what was written to when it was elsewhere.
+    fn add_user(&self, config: UserSlotConfig, before: Option<&Slot<K>>) -> Result<(), Error> {
         let core = self.core();
         if core.is_protected() {
             return Err(Error::NotSupported);
@@ -113,6 +121,9 @@ impl<K: Kernel> Vm<K> {
         let pages = config.size / FRAME_SIZE;
         let first = config.address / FRAME_SIZE;
         let slot = Arc::new(Slot::of_user(config.ipa / FRAME_SIZE, pages, first, conditions));
+        if let Some(before) = before {
+            slot.record.copy(Mark::Dirty, &before.record);
+        }
         // Before anybody finds it by its guest frame numbers.
         core.watch(&slot);
         let added = core.slots.lock().add(config.slot, &slot);
@@ -167,67 +178,9 @@ impl<K: Kernel> Vm<K> {
         if core.slots.lock().overlap(&gfns, number) {
             return Err(Error::Exists);
         }
+        let before = core.slots.lock().by_number(number).map(Arc::clone);
         self.delete_slot(number)?;
-        self.add_user_slot(UserSlotConfig { ipa, ..config })
-    }
-
-    /// Begins to keep what the guest writes to in a slot of a process's memory, or ends it.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; what EL2 refuses: then it is asked to keep it, and to begin anew is to be tried again.
-    pub fn set_logs(&self, number: u32, logs: bool) -> Result<(), Error> {
-        let core = self.core();
-        let slot = core.slots.lock().by_number(number).map(Arc::clone);
-        let slot = slot.ok_or(Error::NotFound)?;
-        let conditions = slot.user().ok_or(Error::NotFound)?;
-        conditions.logs.store(logs, Ordering::SeqCst);
-        let all = 0..slot.pages();
-        core.lent(|_| slot.record.clear(Mark::Dirty, all.clone()));
-        if !logs {
-            return Ok(());
-        }
-        let mut at = 0;
-        while let Some(lent) = slot.record.first_with(Mark::Borrowed, at..all.end) {
-            for page in lent.clone() {
-                core.protect(&slot, page)?;
-            }
-            at = lent.end;
-        }
-        Ok(())
-    }
-
-    /// Tells what the guest has written to in a slot since it was last asked, 64 pages at a time, and begins anew: `tell` is
-    /// given the pages, counted from the slot's first, and a bit for each.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if there is no slot of a process's memory of that number which keeps that; those of `tell`; what EL2
-    /// refuses. What was told by then is begun anew.
-    pub fn take_dirty(
-        &self,
-        number: u32,
-        tell: &mut dyn FnMut(Range<u64>, u64) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let core = self.core();
-        let slot = core.slots.lock().by_number(number).map(Arc::clone);
-        let slot = slot.ok_or(Error::NotFound)?;
-        if !slot.user().is_some_and(Conditions::logs) {
-            return Err(Error::NotFound);
-        }
-        let pages = slot.pages();
-        for start in (0..pages).step_by(u64::BITS as usize) {
-            let window = start..pages.min(start + u64::from(u64::BITS));
-            let mut bits = 0;
-            let mut at = start;
-            while let Some(dirty) = slot.record.first_with(Mark::Dirty, at..window.end) {
-                for page in dirty.clone() {
-                    core.protect(&slot, page)?;
-                    bits |= 1 << (page - start);
-                }
-                at = dirty.end;
-            }
-            tell(window, bits)?;
-        }
-        Ok(())
+        self.add_user(UserSlotConfig { ipa, ..config }, before.as_deref())
     }
 
     /// Answers a fault of the guest at a guest frame number of a process's memory: lends it the page that `find` finds at an
@@ -324,23 +277,6 @@ impl<K: Kernel> Identity<K> {
                 }
             }
             Ok(Attempt::Lent)
-        })
-    }
-
-    /// Has the next write to a page be a fault, and forgets that it was written to.
-    fn protect(&self, slot: &Slot<K>, page: u64) -> Result<(), Error> {
-        self.call(|vm| {
-            self.lent(|_| {
-                if slot.record.has(Mark::Borrowed, page) {
-                    let range = GuestRange::new(slot.gfns().start + page, 1);
-                    self.host()
-                        .hypervisor()
-                        .set_permissions(vm, range, READ)
-                        .map_err(|stopped| stopped.error)?;
-                }
-                slot.record.clear(Mark::Dirty, page..page + 1);
-                Ok(())
-            })
         })
     }
 }
