@@ -4,6 +4,7 @@
 //! vCPUs, files and pins know it by its identity, which lasts as long as any of them: a VM that cannot end at once,
 //! because a vCPU runs or a page is pinned, ends when the last of these reasons goes.
 
+mod dirty;
 mod end;
 mod fault;
 mod figures;

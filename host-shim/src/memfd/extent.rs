@@ -137,6 +137,23 @@ impl Extent {
         }
     }
 
+    /// How many pages are not holes.
+    pub(super) fn resident(&self) -> u64 {
+        let frames = self.frames();
+        match &self.pages {
+            Pages::All(Page::Hole) => 0,
+            Pages::All(_) => frames,
+            Pages::Runs(runs) => {
+                let ends = runs.keys().skip(1).copied().chain([frames]);
+                let resident = runs
+                    .iter()
+                    .zip(ends)
+                    .filter(|((_, page), _)| **page != Page::Hole);
+                resident.map(|((start, _), end)| end - start).sum()
+            }
+        }
+    }
+
     /// Whether every page is one that the block is not kept for.
     pub(super) fn is_all_holes(&self) -> bool {
         self.runs(0..self.frames())
@@ -190,6 +207,8 @@ mod tests {
             for (offset, page) in plain.iter().enumerate() {
                 assert_eq!(extent.page(offset as u64), *page);
             }
+            let resident = plain.iter().filter(|page| **page != Page::Hole).count() as u64;
+            assert_eq!(extent.resident(), resident);
             let runs = extent.runs(0..8);
             assert!(runs.windows(2).all(|pair| pair[0].1 != pair[1].1), "{runs:?}");
         }

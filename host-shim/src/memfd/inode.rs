@@ -16,6 +16,9 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use hyp_abi::FRAME_SIZE;
 
+/// How many extents are counted before others may have the lock.
+const EXTENTS_AT_ONCE: usize = 1024;
+
 /// Memory. Pages are numbered from the start of the file.
 #[derive(Debug)]
 pub(crate) struct Inode<K: Kernel> {
@@ -112,22 +115,22 @@ impl<K: Kernel> Inode<K> {
         self.files.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// How many pages have a frame.
+    /// How many pages have a frame. Others may change what was counted before the end.
     pub(crate) fn resident(&self) -> u64 {
-        let contents = self.contents.lock();
-        let holes = |extent: &Extent| -> u64 {
-            extent
-                .runs(0..extent.frames())
-                .into_iter()
-                .filter(|(_, page)| *page == Page::Hole)
-                .map(|(run, _)| run.end - run.start)
-                .sum()
-        };
-        contents
-            .extents
-            .values()
-            .map(|extent| extent.frames() - holes(extent))
-            .sum()
+        let (mut pages, mut from) = (0, 0);
+        loop {
+            self.host.kernel().pause();
+            let contents = self.contents.lock();
+            let mut last = None;
+            for (start, extent) in contents.extents.range(from..).take(EXTENTS_AT_ONCE) {
+                pages += extent.resident();
+                last = Some(*start);
+            }
+            match last {
+                Some(start) => from = start + 1,
+                None => return pages,
+            }
+        }
     }
 
     /// Whether a page is donated to the VM of that number.
