@@ -15,7 +15,9 @@
 
 #define MAGIC 0x46484d46
 
+/* There as long as an inode is that somebody has got. */
 static struct vfsmount *mount;
+static int mount_users;
 
 static int file_release(struct inode *inode, struct file *file)
 {
@@ -70,47 +72,47 @@ static int file_init_context(struct fs_context *context)
 	return 0;
 }
 
-/* Without an owner: the mount would keep the module for ever. Whoever has a file keeps it. */
+/*
+ * The file system keeps the module: of a file the kernel lets go of the operations' owner before it does of the file system,
+ * which must be there then.
+ */
 static struct file_system_type file_system = {
 	.name = "freehold",
+	.owner = THIS_MODULE,
 	.init_fs_context = file_init_context,
 	.kill_sb = kill_anon_super,
 };
 
-int file_start(void)
+int fh_file_create(const char *name, u64 size, struct file **file, struct inode **result)
 {
-	mount = kern_mount(&file_system);
-	return PTR_ERR_OR_ZERO(mount);
-}
+	struct inode *inode;
+	int error = simple_pin_fs(&file_system, &mount, &mount_users);
 
-void file_stop(void)
-{
-	kern_unmount(mount);
-}
-
-int fh_file_create(const char *name, u64 size, struct file **file)
-{
-	struct inode *inode = alloc_anon_inode(mount->mnt_sb);
-
-	if (IS_ERR(inode))
-		return PTR_ERR(inode);
+	if (error)
+		return error;
+	inode = alloc_anon_inode(mount->mnt_sb);
+	if (IS_ERR(inode)) {
+		error = PTR_ERR(inode);
+		goto unpin;
+	}
 	inode->i_mode |= S_IFREG;
 	inode->i_op = &file_inode_operations;
 	i_size_write(inode, size);
 	*file = alloc_file_pseudo(inode, mount, name, O_RDWR | O_LARGEFILE, &file_operations);
 	if (IS_ERR(*file)) {
+		error = PTR_ERR(*file);
 		iput(inode);
-		return PTR_ERR(*file);
+		goto unpin;
 	}
 	/* The end of a file lets go of its operations' owner, and nobody has taken hold of that. */
 	__module_get(THIS_MODULE);
+	/* With the pin. */
+	ihold(inode);
+	*result = inode;
 	return 0;
-}
-
-struct inode *fh_file_inode(struct file *file)
-{
-	ihold(file_inode(file));
-	return file_inode(file);
+unpin:
+	simple_release_fs(&mount, &mount_users);
+	return error;
 }
 
 void fh_inode_zap(struct inode *inode, u64 first, u64 pages)
@@ -121,4 +123,5 @@ void fh_inode_zap(struct inode *inode, u64 first, u64 pages)
 void fh_inode_put(struct inode *inode)
 {
 	iput(inode);
+	simple_release_fs(&mount, &mount_users);
 }

@@ -190,12 +190,8 @@ void fh_listener_free(struct listener *listener);
 /* file.c: files that have an inode of their own. */
 /* For the skin itself. */
 extern const struct file_operations file_operations;
-int file_start(void);
-void file_stop(void);
-/* Has a size, and no object and no descriptor yet. */
-int fh_file_create(const char *name, u64 size, struct file **file);
-/* Its inode, to be put. */
-struct inode *fh_file_inode(struct file *file);
+/* Has a size, and no object and no descriptor yet. Its inode, too, is to be put. */
+int fh_file_create(const char *name, u64 size, struct file **file, struct inode **inode);
 /* Takes pages from all that user space has mapped. */
 void fh_inode_zap(struct inode *inode, u64 first, u64 pages);
 void fh_inode_put(struct inode *inode);

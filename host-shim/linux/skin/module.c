@@ -127,12 +127,9 @@ static int __init freehold_init(void)
 	unsigned long file;
 	int result;
 
-	result = file_start();
-	if (result)
-		return result;
 	result = fhr_start(&module);
 	if (result)
-		goto no_module;
+		return result;
 	eventfd_start(module);
 	wait_start();
 	result = timer_start();
@@ -159,8 +156,6 @@ no_notifier:
 no_timer:
 	fhr_stop(module);
 	check_memory();
-no_module:
-	file_stop();
 	return result;
 }
 
@@ -173,7 +168,6 @@ static void __exit freehold_exit(void)
 	eventfd_stop();
 	fhr_stop(module);
 	wait_stop();
-	file_stop();
 	check_memory();
 }
 

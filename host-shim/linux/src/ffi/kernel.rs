@@ -422,10 +422,13 @@ impl Linux for Skin {
     }
 
     fn open_file(&self, name: &CStr, bytes: u64, make: MakeFile<'_>) -> Result<u64, Errno> {
-        // SAFETY: the name ends; the answer has a place.
-        let file = Unopened::new(|file| unsafe { skin::fh_file_create(name.as_ptr(), bytes, file) })?;
-        // SAFETY: the file is there until it is put or installed.
-        let mappings = Arc::new(Inode(unsafe { skin::fh_file_inode(file.file) }));
+        let mut inode = ptr::null_mut();
+        // SAFETY: the name ends; the answers have a place.
+        let create =
+            |file: &mut _| unsafe { skin::fh_file_create(name.as_ptr(), bytes, file, &raw mut inode) };
+        let file = Unopened::new(create)?;
+        // It was got with the file.
+        let mappings = Arc::new(Inode(inode));
         Ok(file.open(make(mappings)?))
     }
 

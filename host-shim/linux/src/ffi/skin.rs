@@ -55,8 +55,12 @@ unsafe extern "C" {
     pub(super) fn fh_descriptor_put(file: *mut c_void);
     pub(super) fn fh_fault_insert(fault: *mut c_void, pfn: u64) -> c_int;
 
-    pub(super) fn fh_file_create(name: *const c_char, bytes: u64, file: *mut *mut c_void) -> c_int;
-    pub(super) fn fh_file_inode(file: *mut c_void) -> *mut c_void;
+    pub(super) fn fh_file_create(
+        name: *const c_char,
+        bytes: u64,
+        file: *mut *mut c_void,
+        inode: *mut *mut c_void,
+    ) -> c_int;
     pub(super) fn fh_inode_zap(inode: *mut c_void, first: u64, pages: u64);
     pub(super) fn fh_inode_put(inode: *mut c_void);
 
