@@ -40,6 +40,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         registers::CASES,
         moves::CASES,
         isolation::CASES,
+        isolation::run_page::CASES,
     ]
     .into_iter()
     .flatten()

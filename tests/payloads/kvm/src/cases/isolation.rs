@@ -3,6 +3,8 @@
 //! Each case begins with a guest that has a secret in its memory and in its registers; after everything that is tried, and
 //! fails, the guest still finds it.
 
+pub(super) mod run_page;
+
 use super::{cases, refused, same, succeed};
 use crate::Outcome;
 use crate::device::{ARM_VCPU_INIT, Errno, GET_ONE_REG, Kvm, Mapping, PROTECTED, SET_ONE_REG};
