@@ -41,6 +41,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         moves::CASES,
         isolation::CASES,
         isolation::run_page::CASES,
+        isolation::given::CASES,
     ]
     .into_iter()
     .flatten()

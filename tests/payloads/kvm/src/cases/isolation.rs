@@ -3,12 +3,13 @@
 //! Each case begins with a guest that has a secret in its memory and in its registers; after everything that is tried, and
 //! fails, the guest still finds it.
 
+pub(super) mod given;
 pub(super) mod run_page;
 
 use super::{cases, refused, same, succeed};
 use crate::Outcome;
 use crate::device::{ARM_VCPU_INIT, Errno, GET_ONE_REG, Kvm, Mapping, PROTECTED, SET_ONE_REG};
-use crate::guest::{BASE, DATA, Do, Guest, KINDS, MMAP_SHARED, P, PAGES, memfd, set_slot, slot};
+use crate::guest::{BASE, DATA, Do, Guest, KINDS, MMAP_SHARED, P, PAGES, SHARE, memfd, set_slot, slot};
 use crate::process::{Ended, apart};
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_one_reg, kvm_vcpu_init};
 use std::os::unix::fs::FileExt as _;
@@ -29,18 +30,38 @@ const SECRET: u64 = 0x5ec2_e75e_c2e7_5ec2;
 /// Where it is in the file.
 const OFFSET: u64 = 4 * P;
 
-/// A guest that has stored its secret.
-fn guest() -> Result<Guest, String> {
-    let list = [
-        Do::Fill(DATA, P, SECRET),
+/// A page that some guests lend to the host, so that what fails elsewhere is seen to work there; and where it is in the
+/// file.
+const LENT: u64 = DATA + 2 * P;
+const LENT_OFFSET: u64 = OFFSET + 2 * P;
+/// What such a guest has stored there.
+const WORD: u64 = 0x1e47_1e47_1e47_1e47;
+
+/// A guest that has stored its secret, and reports so once it has done something else.
+fn guest_that(also: &[Do]) -> Result<Guest, String> {
+    let before = [Do::Fill(DATA, P, SECRET)];
+    let after = [
         Do::Report(1),
         // The byte after the next proves it: none of the page is otherwise.
         Do::Check(DATA, P, SECRET),
         Do::Load(8, DATA),
     ];
-    let guest = Guest::new(PROTECTED, &[&list])?;
+    Guest::new(PROTECTED, &[&[&before, also, &after].concat()])
+}
+
+fn guest() -> Result<Guest, String> {
+    let guest = guest_that(&[])?;
     guest.vcpu().reports("the guest", 1)?;
     Ok(guest)
+}
+
+/// What one does that lends a page, too.
+const LENDS: [Do; 2] = [Do::Store(8, LENT, WORD), Do::Call(SHARE, LENT, 0, 0)];
+
+/// It begins.
+fn lends(guest: &Guest) -> Outcome {
+    guest.vcpu().reports("lending a page", 0)?;
+    guest.vcpu().reports("the guest", 1)
 }
 
 /// The secret is as it was.
@@ -66,11 +87,22 @@ fn bus_error(what: &str, touch: impl FnOnce()) -> Outcome {
 
 /// Neither a load nor a store reaches any page of a mapping of all of the guest's memory.
 fn unreachable(mapping: &Mapping) -> Outcome {
-    for page in 0..PAGES {
-        bus_error("a load", || _ = mapping.read::<u8>(page * P))?;
-        bus_error("a store", || mapping.write(page * P, 0_u8))?;
-    }
-    Ok(())
+    unreachable_at(mapping, (0..PAGES).map(|page| page * P))
+}
+
+/// The same of some pages.
+fn unreachable_at(mapping: &Mapping, mut offsets: impl Iterator<Item = u64>) -> Outcome {
+    offsets.try_for_each(|offset| {
+        bus_error("a load", || _ = mapping.read::<u8>(offset))?;
+        bus_error("a store", || mapping.write(offset, 0_u8))
+    })
+}
+
+/// What the guest has lent is there in a mapping of all of its memory, and nothing else is.
+fn only_what_is_lent(mapping: &Mapping) -> Outcome {
+    let others = (0..PAGES).map(|page| page * P);
+    unreachable_at(mapping, others.filter(|offset| *offset != LENT_OFFSET))?;
+    same("what is lent", mapping.read::<u64>(LENT_OFFSET), WORD)
 }
 
 fn isolation_from_mappings() -> Outcome {
