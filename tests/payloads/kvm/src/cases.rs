@@ -42,6 +42,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         isolation::CASES,
         isolation::run_page::CASES,
         isolation::given::CASES,
+        isolation::mappings::CASES,
     ]
     .into_iter()
     .flatten()

@@ -4,6 +4,7 @@
 //! fails, the guest still finds it.
 
 pub(super) mod given;
+pub(super) mod mappings;
 pub(super) mod run_page;
 
 use super::{cases, refused, same, succeed};
@@ -76,6 +77,14 @@ fn intact(guest: &Guest) -> Outcome {
 /// Does it to a guest that has a secret, and has it afterwards.
 fn in_vain(work: impl FnOnce(&Guest) -> Outcome) -> Outcome {
     let guest = guest()?;
+    work(&guest)?;
+    intact(&guest)
+}
+
+/// The same, to one that lends a page.
+fn in_vain_but_for_what_is_lent(work: impl FnOnce(&Guest) -> Outcome) -> Outcome {
+    let guest = guest_that(&LENDS)?;
+    lends(&guest)?;
     work(&guest)?;
     intact(&guest)
 }

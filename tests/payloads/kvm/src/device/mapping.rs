@@ -1,6 +1,8 @@
 //! Memory that is mapped.
 #![expect(unsafe_code, reason = "system calls take pointers")]
 
+mod changes;
+
 use super::{Errno, Fd, last_error, returned};
 
 /// Memory of a descriptor, mapped shared.
@@ -76,9 +78,14 @@ impl Mapping {
 
     /// Says what may be done with a part of it.
     pub(crate) fn protect(&self, offset: u64, length: u64, protection: i32) {
+        assert_eq!(self.try_to_protect(offset, length, protection), Ok(()));
+    }
+
+    /// The same, where the kernel may refuse it.
+    pub(crate) fn try_to_protect(&self, offset: u64, length: u64, protection: i32) -> Result<(), Errno> {
         // SAFETY: nobody has a reference to it.
         let result = unsafe { libc::mprotect(self.at::<u8>(offset).cast(), length as usize, protection) };
-        assert_eq!(result, 0);
+        returned(result).map(drop)
     }
 
     /// Says what is to become of a part of it: see `madvise`.
