@@ -24,6 +24,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         system::CASES,
         memfd::CASES,
         slots::CASES,
+        slots::guests::CASES,
         own::CASES,
         own::slots::CASES,
         own::processes::CASES,
