@@ -4,7 +4,7 @@ pub(super) mod guests;
 
 use super::{cases, refused, same, succeed};
 use crate::Outcome;
-use crate::device::{CHECK_EXTENSION, ENABLE_CAP, Fd, Kvm, PROTECTED, SET_USER_MEMORY_REGION};
+use crate::device::{CHECK_EXTENSION, ENABLE_CAP, Fd, Kvm, PROTECTED, SET_USER_MEMORY_REGION, shared_memory};
 use crate::guest::{BASE, KINDS, MMAP_SHARED, P, memfd, set_slot, slot};
 use kvm_bindings::{
     KVM_CAP_ARM_MTE, KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_enable_cap,
@@ -16,7 +16,8 @@ cases![
     slot_sr01_sr02_sr03_sr04_flags_that_there_are_not_are_refused,
     slot_sr05_sr06_only_a_file_of_the_vm_is_taken,
     slot_sr07_every_misaligned_offset_is_refused,
-    slot_sr08_sr09_sr10_what_overlaps_is_refused,
+    slot_sr08_sr10_what_overlaps_is_refused,
+    slot_sr09_no_part_of_a_file_is_in_two_slots,
     slot_sr11_there_are_32767,
     slot_sr12_a_slot_is_deleted_and_never_changed,
     slot_ar01_a_file_without_mmap_is_for_protected_guests,
@@ -80,13 +81,15 @@ fn slot_sr05_sr06_only_a_file_of_the_vm_is_taken() -> Outcome {
         let kvm = succeed("/dev/kvm", Kvm::open())?;
         let (one, other) = (vm(kind)?, vm(kind)?);
 
-        let ordinary = std::fs::File::open("/").map_err(|error| error.to_string())?;
+        let directory = std::fs::File::open("/").map_err(|error| error.to_string())?;
+        let ordinary = succeed("a file in memory", shared_memory(P))?;
         let theirs = succeed("a file", memfd(&other, P, MMAP_SHARED))?;
         use std::os::fd::AsRawFd as _;
         for (what, raw) in [
             ("/dev/kvm", kvm.0.raw()),
             ("the VM", one.raw()),
-            ("an ordinary file", ordinary.as_raw_fd()),
+            ("a directory", directory.as_raw_fd()),
+            ("an ordinary file in memory", ordinary.raw()),
             ("a file of another VM", theirs.raw()),
         ] {
             refused(what, set_slot(&one, slot(0, BASE, P, raw, 0)), libc::EINVAL)?;
@@ -118,36 +121,67 @@ fn slot_sr07_every_misaligned_offset_is_refused() -> Outcome {
     })
 }
 
-fn slot_sr08_sr09_sr10_what_overlaps_is_refused() -> Outcome {
+fn slot_sr08_sr10_what_overlaps_is_refused() -> Outcome {
     each(|vm, file| {
         let set = |number, gpa, size, offset| set_slot(vm, slot(number, gpa, size, file.raw(), offset));
-        let far = BASE + 64 * P;
         succeed("the front", set(0, BASE, 2 * P, 0))?;
         succeed("the back", set(1, BASE + 2 * P, 2 * P, 2 * P))?;
         succeed("deleting the front", set(0, BASE, 0, 0))?;
-        for offset in [P, 2 * P] {
-            refused("a part of the file", set(0, far, 2 * P, offset), libc::EEXIST)?;
-        }
         let other = succeed("another file", memfd(vm, 4 * P, MMAP_SHARED))?;
         for gpa in [BASE + P, BASE + 3 * P] {
             let over = set_slot(vm, slot(2, gpa, 2 * P, other.raw(), 0));
             refused("addresses of another slot", over, libc::EEXIST)?;
         }
-        succeed("the front again", set(0, far, 2 * P, 0))
+        succeed("the front again", set(0, BASE + 64 * P, 2 * P, 0))
     })
 }
 
-fn slot_sr11_there_are_32767() -> Outcome {
-    let vm = vm(0)?;
-    let file = succeed("a file", memfd(&vm, 32768 * P, MMAP_SHARED))?;
-    for number in 0..32767_u32 {
-        let at = u64::from(number) * P;
-        let added = set_slot(&vm, slot(number, BASE + at, P, file.raw(), at));
-        succeed(&format!("slot {number}"), added)?;
+fn slot_sr09_no_part_of_a_file_is_in_two_slots() -> Outcome {
+    let (place, far) = (BASE, BASE + 64 * P);
+    for kind in KINDS {
+        let vm = vm(kind)?;
+        let file = succeed("a file", memfd(&vm, 12 * P, MMAP_SHARED))?;
+        let set =
+            |number, gpa, pages, offset| set_slot(&vm, slot(number, gpa, pages * P, file.raw(), offset * P));
+        succeed("the first", set(0, place, 4, 0))?;
+        succeed("the second", set(1, place + 4 * P, 4, 4))?;
+        succeed("deleting the first", set(0, place, 0, 0))?;
+        // The guest would not find one over the other, as they are far from each other there.
+        for (what, pages, offset) in [
+            ("its front half", 4, 2),
+            ("its back half", 4, 6),
+            ("its first page", 5, 0),
+            ("its last page", 5, 7),
+            ("a part of it", 1, 5),
+            ("all of it", 4, 4),
+            ("more than all of it", 12, 0),
+        ] {
+            refused(what, set(0, far, pages, offset), libc::EEXIST)?;
+        }
+        succeed("what is in front of it", set(0, far, 4, 0))?;
+        succeed("what is behind it", set(2, far + 8 * P, 4, 8))?;
+        // It is the slot that keeps it.
+        succeed("deleting the second", set(1, place, 0, 0))?;
+        succeed("its back half", set(3, far + 4 * P, 2, 6))?;
+        succeed("its front half", set(1, place, 2, 4))?;
     }
-    let at = 32767 * P;
-    let one_more = set_slot(&vm, slot(32767, BASE + at, P, file.raw(), at));
-    refused("one more", one_more, libc::EINVAL)
+    Ok(())
+}
+
+fn slot_sr11_there_are_32767() -> Outcome {
+    for kind in KINDS {
+        let vm = vm(kind)?;
+        let file = succeed("a file", memfd(&vm, 32768 * P, MMAP_SHARED))?;
+        for number in 0..32767_u32 {
+            let at = u64::from(number) * P;
+            let added = set_slot(&vm, slot(number, BASE + at, P, file.raw(), at));
+            succeed(&format!("slot {number}"), added)?;
+        }
+        let at = 32767 * P;
+        let one_more = set_slot(&vm, slot(32767, BASE + at, P, file.raw(), at));
+        refused("one more", one_more, libc::EINVAL)?;
+    }
+    Ok(())
 }
 
 fn slot_sr12_a_slot_is_deleted_and_never_changed() -> Outcome {
