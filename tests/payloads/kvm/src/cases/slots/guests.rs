@@ -3,11 +3,18 @@
 use super::super::{cases, refused, same, succeed};
 use crate::Outcome;
 use crate::device::{Errno, Mapping, PROTECTED};
-use crate::guest::{DATA, Do, Exit, Guest, KINDS, MMAP_SHARED, P, memfd, set_slot, slot};
+use crate::guest::{
+    BASE, CPU_ON, DATA, Do, Exit, Guest, KINDS, MMAP_SHARED, P, RELINQUISH, SHARE, Vcpu, list_of, memfd,
+    set_slot, slot,
+};
+use crate::process::{signal, take_signals, this_thread};
+use std::time::{Duration, Instant};
 
 cases![
     slot_ar03_the_file_counts_and_not_the_address,
     slot_px01_a_deleted_slot_is_a_memory_fault,
+    slot_px01_a_slot_is_deleted_while_a_vcpu_loops_on_it,
+    slot_px01_what_a_guest_has_is_not_deleted_while_it_loops,
     slot_px02_a_place_without_a_slot_is_a_device,
     slot_ar05_a_closed_file_is_a_memory_fault_and_another_takes_its_place,
     slot_ar06_what_is_punched_reads_zero,
@@ -30,14 +37,10 @@ fn slot_ar03_the_file_counts_and_not_the_address() -> Outcome {
 }
 
 /// A run that fails for want of memory.
-fn memory_fault(guest: &Guest, kind: u64, errno: i32, address: u64) -> Outcome {
-    refused("the run", guest.vcpu().run(), errno)?;
+fn memory_fault(vcpu: &Vcpu, kind: u64, errno: i32, address: u64) -> Outcome {
+    refused("the run", vcpu.run(), errno)?;
     let flags = if kind == PROTECTED { 8 } else { 0 };
-    same(
-        "the exit",
-        guest.vcpu().exit(),
-        Exit::MemoryFault([flags, address, P]),
-    )
+    same("the exit", vcpu.exit(), Exit::MemoryFault([flags, address, P]))
 }
 
 fn slot_px01_a_deleted_slot_is_a_memory_fault() -> Outcome {
@@ -57,7 +60,7 @@ fn slot_px01_a_deleted_slot_is_a_memory_fault() -> Outcome {
             guest.vcpu().reports("what it finds", 0)?;
             succeed("deleting the slot", set_slot(&guest.vm, slot(1, place, 0, 0, 0)))?;
         }
-        memory_fault(&guest, kind, libc::EFAULT, place)?;
+        memory_fault(guest.vcpu(), kind, libc::EFAULT, place)?;
         // Once there is memory again, it goes on.
         succeed("a slot", set_slot(&guest.vm, slot(1, place, P, file.raw(), 0)))?;
         guest.vcpu().reports("what it finds", 0)?;
@@ -67,6 +70,130 @@ fn slot_px01_a_deleted_slot_is_a_memory_fault() -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Runs the first vCPU while another thread does something, which is told whose signal ends the run. Where that fails the
+/// run is ended, too.
+fn meanwhile(
+    guest: &Guest,
+    work: impl FnOnce(libc::pid_t) -> Outcome + Send,
+) -> Result<Result<Exit, Errno>, String> {
+    take_signals();
+    let thread = this_thread();
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(move || {
+            let outcome = work(thread);
+            if outcome.is_err() {
+                signal(thread);
+            }
+            outcome
+        });
+        let run = guest.vcpu().run();
+        worker
+            .join()
+            .map_err(|_| "the other thread panicked".to_owned())??;
+        Ok(run)
+    })
+}
+
+/// Waits until the guest has stored a word, which is taken away before.
+fn stores(memory: &Mapping, offset: u64, word: u64) -> Outcome {
+    memory.write(offset, !word);
+    let until = Instant::now() + Duration::from_secs(20);
+    while memory.read::<u64>(offset) != word {
+        if Instant::now() > until {
+            return Err(format!("the guest does not store {word}"));
+        }
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
+/// What a guest loops on, and what it stores there.
+const LOOP: u64 = 1 << 32;
+const WORD: u64 = 7;
+
+fn slot_px01_a_slot_is_deleted_while_a_vcpu_loops_on_it() -> Outcome {
+    // The second list is that of a vCPU that is never on.
+    let begins = [Do::Report(1), Do::Go(1)];
+    let loops = [Do::Store(8, LOOP, WORD), Do::Go(1)];
+    let guest = Guest::new(0, &[&begins, &loops])?;
+    let file = succeed("a file", memfd(&guest.vm, P, MMAP_SHARED))?;
+    let memory = succeed("a mapping", Mapping::of(&file, 0, P))?;
+    let set = |size| set_slot(&guest.vm, slot(1, LOOP, size, file.raw(), 0));
+    succeed("a slot", set(P))?;
+    guest.vcpu().reports("the guest", 1)?;
+    for _ in 0..3 {
+        let run = meanwhile(&guest, |_| {
+            // Twice: it loops.
+            stores(&memory, 0, WORD)?;
+            stores(&memory, 0, WORD)?;
+            succeed("deleting the slot", set(0))
+        })?;
+        refused("the run", run, libc::EFAULT)?;
+        same("the exit", guest.vcpu().exit(), Exit::MemoryFault([0, LOOP, P]))?;
+        // The file keeps what it has, and the guest does not reach it.
+        memory.write(0, !WORD);
+        memory_fault(guest.vcpu(), 0, libc::EFAULT, LOOP)?;
+        same("what is there", memory.read::<u64>(0), !WORD)?;
+        succeed("a slot", set(P))?;
+    }
+    let run = meanwhile(&guest, |thread| {
+        stores(&memory, 0, WORD)?;
+        signal(thread);
+        Ok(())
+    })?;
+    refused("the run", run, libc::EINTR)
+}
+
+fn slot_px01_what_a_guest_has_is_not_deleted_while_it_loops() -> Outcome {
+    const OTHER: u64 = 1 << 33;
+    let first = [
+        Do::Call(SHARE, DATA, 0, 0),
+        Do::Call(CPU_ON, 1, BASE, list_of(1)),
+        Do::Go(2),
+    ];
+    // The third list is that of a vCPU that is never on. What is shared tells that the first goes on.
+    let loops = [Do::Store(8, LOOP, WORD), Do::Store(8, DATA, WORD), Do::Go(2)];
+    let second = [
+        Do::Fill(OTHER, P, WORD),
+        Do::Report(1),
+        Do::Call(RELINQUISH, OTHER, 0, 0),
+        Do::Store(8, OTHER, WORD),
+        Do::Load(8, OTHER),
+        Do::Load(8, OTHER + 8),
+    ];
+    let guest = Guest::new(PROTECTED, &[&first, &second, &loops])?;
+    let [kept, given_up] = [
+        succeed("a file", memfd(&guest.vm, P, MMAP_SHARED))?,
+        succeed("a file", memfd(&guest.vm, P, MMAP_SHARED))?,
+    ];
+    let set_kept = |size| set_slot(&guest.vm, slot(1, LOOP, size, kept.raw(), 0));
+    let set_given_up = |size| set_slot(&guest.vm, slot(2, OTHER, size, given_up.raw(), 0));
+    succeed("a slot", set_kept(P))?;
+    succeed("a slot", set_given_up(P))?;
+    guest.vcpu().reports("sharing", 0)?;
+    guest.vcpu().reports("that the second is on", 0)?;
+    let run = meanwhile(&guest, |thread| {
+        let other = &guest.vcpus[1];
+        stores(&guest.memory, DATA - BASE, WORD)?;
+        refused("deleting what it loops on", set_kept(0), libc::EBUSY)?;
+        other.reports("the second", 1)?;
+        refused("deleting what it has", set_given_up(0), libc::EBUSY)?;
+        other.reports("giving it up", 0)?;
+        succeed("deleting the slot", set_given_up(0))?;
+        for _ in 0..2 {
+            memory_fault(other, PROTECTED, libc::EFAULT, OTHER)?;
+        }
+        succeed("a slot", set_given_up(P))?;
+        other.reports("what it stored", WORD)?;
+        other.reports("what it had", 0)?;
+        // All the while.
+        stores(&guest.memory, DATA - BASE, WORD)?;
+        signal(thread);
+        Ok(())
+    })?;
+    refused("the run", run, libc::EINTR)
 }
 
 fn slot_px02_a_place_without_a_slot_is_a_device() -> Outcome {
@@ -84,7 +211,7 @@ fn slot_ar05_a_closed_file_is_a_memory_fault_and_another_takes_its_place() -> Ou
         let file = succeed("a file", memfd(&guest.vm, P, MMAP_SHARED))?;
         succeed("a slot", set_slot(&guest.vm, slot(1, place, P, file.raw(), 0)))?;
         drop(file);
-        memory_fault(&guest, kind, libc::EFAULT, place)?;
+        memory_fault(guest.vcpu(), kind, libc::EFAULT, place)?;
         succeed("deleting the slot", set_slot(&guest.vm, slot(1, place, 0, 0, 0)))?;
         let other = succeed("another", memfd(&guest.vm, P, MMAP_SHARED))?;
         succeed("its slot", set_slot(&guest.vm, slot(1, place, P, other.raw(), 0)))?;
