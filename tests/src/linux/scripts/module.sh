@@ -57,7 +57,7 @@ case_has_files_of_guest_memory() {
 
 case_has_slots() {
     load
-    kvm_cases slot 18
+    kvm_cases slot 21
     unload
 }
 

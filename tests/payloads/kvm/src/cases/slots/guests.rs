@@ -17,7 +17,10 @@ cases![
     slot_px01_what_a_guest_has_is_not_deleted_while_it_loops,
     slot_px02_a_place_without_a_slot_is_a_device,
     slot_ar05_a_closed_file_is_a_memory_fault_and_another_takes_its_place,
+    slot_ar05_of_a_closed_file_a_protected_guest_keeps_what_it_has,
     slot_ar06_what_is_punched_reads_zero,
+    slot_ar06_pages_come_and_go_one_by_one,
+    slot_ar06_a_page_is_punched_while_a_vcpu_loops_on_it,
     slot_that_comes_late_is_memory,
 ];
 
@@ -72,8 +75,8 @@ fn slot_px01_a_deleted_slot_is_a_memory_fault() -> Outcome {
     Ok(())
 }
 
-/// Runs the first vCPU while another thread does something, which is told whose signal ends the run. Where that fails the
-/// run is ended, too.
+/// Runs the first vCPU while another thread does something, which is told whose signal ends the run. Where that fails
+/// the run is ended, too.
 fn meanwhile(
     guest: &Guest,
     work: impl FnOnce(libc::pid_t) -> Outcome + Send,
@@ -108,6 +111,10 @@ fn stores(memory: &Mapping, offset: u64, word: u64) -> Outcome {
     }
     Ok(())
 }
+
+/// `fallocate`'s modes.
+const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
+const PUNCH: i32 = KEEP | libc::FALLOC_FL_PUNCH_HOLE;
 
 /// What a guest loops on, and what it stores there.
 const LOOP: u64 = 1 << 32;
@@ -220,11 +227,34 @@ fn slot_ar05_a_closed_file_is_a_memory_fault_and_another_takes_its_place() -> Ou
     Ok(())
 }
 
+fn slot_ar05_of_a_closed_file_a_protected_guest_keeps_what_it_has() -> Outcome {
+    let list = [
+        Do::Store(8, LOOP, WORD),
+        Do::Report(1),
+        Do::Load(8, LOOP),
+        Do::Load(8, LOOP + P),
+    ];
+    for kind in KINDS {
+        let guest = Guest::new(kind, &[&list])?;
+        let file = succeed("a file", memfd(&guest.vm, 2 * P, MMAP_SHARED))?;
+        let slot = slot(1, LOOP, 2 * P, file.raw(), 0);
+        succeed("a slot", set_slot(&guest.vm, slot))?;
+        guest.vcpu().reports("the guest", 1)?;
+        drop(file);
+        // What the host lent it is the host's again.
+        let gone = if kind == PROTECTED {
+            guest.vcpu().reports("what it stored", WORD)?;
+            LOOP + P
+        } else {
+            LOOP
+        };
+        memory_fault(guest.vcpu(), kind, libc::EFAULT, gone)?;
+    }
+    Ok(())
+}
+
 fn slot_ar06_what_is_punched_reads_zero() -> Outcome {
-    let punch = |guest: &Guest, page: u64| -> Result<(), Errno> {
-        let mode = libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE;
-        guest.file.fallocate(mode, page * P, P)
-    };
+    let punch = |guest: &Guest, page: u64| guest.file.fallocate(PUNCH, page * P, P);
     let list = [Do::Store(8, DATA, 7), Do::Load(8, DATA), Do::Load(8, DATA)];
     let guest = Guest::new(0, &[&list])?;
     guest.vcpu().reports("before", 7)?;
@@ -235,6 +265,84 @@ fn slot_ar06_what_is_punched_reads_zero() -> Outcome {
     // What a protected guest has is not taken from it.
     refused("the punch", punch(&guest, 4), libc::EBUSY)?;
     guest.vcpu().reports("after", 7)
+}
+
+/// Pages of a block that a table could map as one.
+const BLOCK: u64 = 512;
+
+fn slot_ar06_pages_come_and_go_one_by_one() -> Outcome {
+    // One that goes from its beginning, its middle and its end; and what is looked at: where from, how many, what is
+    // there.
+    const GONE: [u64; 3] = [0, 5, BLOCK - 1];
+    const LEFT: [(u64, u64, u64); 5] = [
+        (0, 1, 0),
+        (1, 4, WORD),
+        (5, 1, 0),
+        (6, BLOCK - 7, WORD),
+        (BLOCK - 1, 1, 0),
+    ];
+    for kind in KINDS {
+        let mut list = vec![Do::Fill(LOOP, BLOCK * P, WORD), Do::Report(1)];
+        if kind == PROTECTED {
+            list.extend(GONE.map(|page| Do::Call(RELINQUISH, LOOP + page * P, 0, 0)));
+        }
+        list.extend(LEFT.map(|(page, pages, word)| Do::Check(LOOP + page * P, pages * P, word)));
+        list.extend([Do::Store(8, LOOP + 5 * P, 9), Do::Load(8, LOOP + 5 * P)]);
+        let guest = Guest::new(kind, &[&list])?;
+        let file = succeed("a file", memfd(&guest.vm, BLOCK * P, MMAP_SHARED))?;
+        let slot = slot(1, LOOP, BLOCK * P, file.raw(), 0);
+        succeed("a slot", set_slot(&guest.vm, slot))?;
+        guest.vcpu().reports("the guest", 1)?;
+        for page in GONE {
+            if kind == PROTECTED {
+                guest.vcpu().reports("giving a page up", 0)?;
+            } else {
+                succeed("a punch", file.fallocate(PUNCH, page * P, P))?;
+            }
+        }
+        for (page, pages, _) in LEFT {
+            let what = format!("words that are otherwise in {pages} pages from page {page} on");
+            guest.vcpu().reports(&what, 0)?;
+        }
+        guest.vcpu().reports("what it stored", 9)?;
+        if kind != PROTECTED {
+            let memory = succeed("a mapping", Mapping::of(&file, 0, BLOCK * P))?;
+            let seen = [4, 5, 6].map(|page| memory.read::<u64>(page * P));
+            same("what the host sees", seen, [WORD, 9, WORD])?;
+        }
+    }
+    Ok(())
+}
+
+fn slot_ar06_a_page_is_punched_while_a_vcpu_loops_on_it() -> Outcome {
+    const OTHERS: u64 = 8;
+    let begins = [Do::Report(1), Do::Go(1)];
+    let loops = [Do::Store(8, LOOP, WORD), Do::Go(1)];
+    let guest = Guest::new(0, &[&begins, &loops])?;
+    let file = succeed("a file", memfd(&guest.vm, P, MMAP_SHARED))?;
+    let memory = succeed("a mapping", Mapping::of(&file, 0, P))?;
+    succeed("a slot", set_slot(&guest.vm, slot(1, LOOP, P, file.raw(), 0)))?;
+    let other = succeed("a file", memfd(&guest.vm, OTHERS * P, MMAP_SHARED))?;
+    let theirs = succeed("a mapping", Mapping::of(&other, 0, OTHERS * P))?;
+    guest.vcpu().reports("the guest", 1)?;
+    let run = meanwhile(&guest, |thread| {
+        for _ in 0..20 {
+            memory.write(8, 5_u64);
+            stores(&memory, 0, WORD)?;
+            succeed("a punch", file.fallocate(PUNCH, 0, P))?;
+            // Somebody else has the frame then, most likely, and keeps it.
+            succeed("other memory", other.fallocate(KEEP, 0, OTHERS * P))?;
+            same("what was there", memory.read::<u64>(8), 0)?;
+            stores(&memory, 0, WORD)?;
+            for page in 0..OTHERS {
+                same("a word of others", theirs.read::<u64>(page * P), 0)?;
+            }
+            succeed("a punch", other.fallocate(PUNCH, 0, OTHERS * P))?;
+        }
+        signal(thread);
+        Ok(())
+    })?;
+    refused("the run", run, libc::EINTR)
 }
 
 fn slot_that_comes_late_is_memory() -> Outcome {
