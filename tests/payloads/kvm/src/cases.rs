@@ -34,6 +34,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         exhaustion::CASES,
         run::CASES,
         run::memory::CASES,
+        run::shares::CASES,
         run::work::CASES,
         devices::CASES,
         devices::guests::CASES,

@@ -161,7 +161,7 @@ case_has_devices() {
 
 case_has_guests_that_run() {
     load
-    kvm_cases run 19
+    kvm_cases run 20
     unload
 }
 

@@ -1,6 +1,7 @@
 //! Guests that run.
 
 pub(super) mod memory;
+pub(super) mod shares;
 pub(super) mod work;
 
 use super::devices::Gic;
