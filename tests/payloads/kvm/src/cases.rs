@@ -45,6 +45,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         isolation::run_page::CASES,
         isolation::given::CASES,
         isolation::mappings::CASES,
+        isolation::devices::CASES,
     ]
     .into_iter()
     .flatten()

@@ -44,6 +44,7 @@ table:
     b       count_call          // 21: x0, x1, x2, x3
     b       count_store         // 22: address, value
     b       count_nothing       // 23
+    b       interface           // 24
 
 off:
     movz    x0, #0x8400, lsl #16
@@ -216,6 +217,15 @@ end:
     msr     S3_0_C12_C12_1, x1  // ICC_EOIR1_EL1
     isb
     b       next
+interface:
+    mrs     x0, S3_0_C4_C6_0    // ICC_PMR_EL1
+    mrs     x1, S3_0_C12_C12_3  // ICC_BPR1_EL1
+    orr     x0, x0, x1, lsl #8
+    mrs     x1, S3_0_C12_C12_7  // ICC_IGRPEN1_EL1
+    orr     x0, x0, x1, lsl #16
+    mrs     x1, S3_0_C12_C11_3  // ICC_RPR_EL1
+    orr     x0, x0, x1, lsl #24
+    b       tell
 go:
     mov     x19, x1
     b       next

@@ -84,6 +84,9 @@ pub(crate) enum Do {
     Acknowledge,
     /// Ends one.
     End(u64),
+    /// Reports its interface to the controller: priority mask, binary point, whether group 1 is on, running priority; a
+    /// byte each, the mask the lowest.
+    Interface,
     /// Reports how many ticks a call takes, and then what it answers.
     CountCall(u64, u64, u64, u64),
     /// Reports how many a store takes.
@@ -119,6 +122,7 @@ impl Do {
             Self::CountCall(x0, x1, x2, x3) => [21, x0, x1, x2, x3],
             Self::CountStore(address, value) => [22, address, value, 0, 0],
             Self::CountNothing => [23, 0, 0, 0, 0],
+            Self::Interface => [24, 0, 0, 0, 0],
         }
     }
 }

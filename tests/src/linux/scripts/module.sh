@@ -189,7 +189,7 @@ case_withstands_a_hostile_user_space() {
 # Whoever holds a protected VM's descriptors can neither read nor change what is the guest's.
 case_keeps_a_protected_guest_from_those_who_hold_it() {
     load
-    kvm_cases isolation 16
+    kvm_cases isolation 18
     unload
 }
 

@@ -3,6 +3,7 @@
 //! Each case begins with a guest that has a secret in its memory and in its registers; after everything that is tried, and
 //! fails, the guest still finds it.
 
+pub(super) mod devices;
 pub(super) mod given;
 pub(super) mod mappings;
 pub(super) mod run_page;
