@@ -68,7 +68,7 @@ pub(super) fn run(cases: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{io::Write as _, process::Command, process::Stdio};
+    use std::{env, fs, io::Write as _, process::Command, process::Stdio};
 
     const ALL: [Script; 8] = [
         Script::BOOT,
@@ -99,5 +99,49 @@ mod tests {
             .unwrap();
         shell.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         assert!(shell.wait().unwrap().success());
+    }
+
+    /// Whether the case of clocks passes where the guest says the time every quarter of a second for so many seconds:
+    /// its clock goes at that rate, and a line is so late.
+    fn clocks_agree(seconds: u32, rate: f64, late: impl Fn(u32) -> f64) -> bool {
+        let mut lines = String::new();
+        for n in 0..=4 * seconds {
+            let now = f64::from(n) / 4.0;
+            let _ = writeln!(lines, "{:.2} {:.2}", 100.0 + now + late(n), 7.0 + now * rate);
+        }
+        let path = env::temp_dir().join(format!("freehold-clocks-{}", std::process::id()));
+        fs::write(&path, lines).unwrap();
+        let script = format!("{}clocks_agree {} >&2", Script::PROTECTED.0, path.display());
+        let status = Command::new("sh").args(["-c", &script]).status().unwrap();
+        fs::remove_file(&path).unwrap();
+        status.success()
+    }
+
+    #[test]
+    fn clocks_are_judged_by_the_soonest_lines() {
+        // At most a quarter of a second.
+        let jitter = |n: u32| f64::from(n * 7919 % 13) / 50.0;
+        for seconds in [20, 60] {
+            let lines = 4 * seconds;
+            let agree = |rate, late: &dyn Fn(u32) -> f64| clocks_agree(seconds, rate, late);
+            for rate in [1.0, 1.01, 0.99] {
+                assert!(agree(rate, &|_| 0.0), "{rate}");
+                assert!(agree(rate, &jitter), "{rate}");
+            }
+            for rate in [1.03, 0.97] {
+                assert!(!agree(rate, &|_| 0.0), "{rate}");
+                assert!(!agree(rate, &jitter), "{rate}");
+            }
+            // Any line may be late, and so may all but one of each part.
+            for late in [0, 1, lines / 2, lines - 1, lines] {
+                assert!(agree(1.0, &|n| if n == late { 2.97 } else { 0.0 }), "{late}");
+                assert!(!agree(1.03, &|n| if n == late { 2.97 } else { 0.0 }), "{late}");
+            }
+            assert!(agree(1.0, &|n| if n % (lines / 5) == 3 { 0.0 } else { 2.97 }));
+            // The clock stands still for a second, or leaps.
+            assert!(!agree(1.0, &|n| f64::from(n > lines / 2)));
+            assert!(!agree(1.0, &|n| f64::from(n < lines / 2)));
+        }
+        assert!(!clocks_agree(0, 1.0, |_| 0.0), "nothing is said of time");
     }
 }

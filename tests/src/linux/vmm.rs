@@ -43,7 +43,7 @@ pub fn on_kvm() -> Result<Vec<Session>> {
 /// # Errors
 /// If the module or a guest's kernel cannot be had, or the environment makes no sense.
 pub fn on_freehold() -> Result<Vec<Session>> {
-    let seconds = number("FREEHOLD_LOAD", 10)?;
+    let seconds = number("FREEHOLD_LOAD", 20)?;
     let kills = number("FREEHOLD_KILLS", 5)?;
     let variables = [format!("CLOCK_SECONDS={seconds}"), format!("KILLS={kills}")];
     let mut sessions = Vec::new();
