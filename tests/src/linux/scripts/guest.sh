@@ -87,6 +87,12 @@ work_clock() {
     wait
 }
 
+# Goes on when something is typed at its serial port.
+work_told() {
+    echo "guest waits"
+    read -r line </dev/console || fail "nothing is typed"
+}
+
 work_reset() {
     reboot -f
 }

@@ -27,6 +27,11 @@ vm_figure() {
         $debug/vms
 }
 
+# `vms CONDITION`: how many VMs there are whose line meets it, a condition of awk's.
+vms() {
+    awk "NR > 1 && $1" $debug/vms | wc -l
+}
+
 # What EL2 has counted by the number $1, on all CPUs.
 el2_counted() {
     sum=0
@@ -81,35 +86,55 @@ case_a_protected_guest_uses_all_devices() {
     end
 }
 
-# `start FILE ARGUMENTS…`: a guest in the background.
+# `start FILE ARGUMENTS…`: a guest in the background. If there is a $typed, a pipe, what comes from there is typed for
+# it.
 start() {
     console=$1
     shift
-    /freehold-vmm --kernel /guest/kernel --initrd /guest/initramfs "$@" >$console 2>&1 </dev/null &
+    # A pipe that is open both ways waits for nobody to open it.
+    /freehold-vmm --kernel /guest/kernel --initrd /guest/initramfs "$@" >$console 2>&1 <>${typed:-/dev/null} &
 }
 
-case_guests_of_both_kinds_run_at_once() {
+# Protected guests, one that is not protected and has a file of guest memory, and one that has memory of its VMM's own.
+# Each waits until all are there.
+case_guests_of_all_kinds_run_at_once() {
     begin
-    words="console=ttyS0 loglevel=4 panic=-1 work=cpus"
-    start /tmp/first --protected --cmdline "$words:1"
-    first=$!
-    start /tmp/second --protected --cpus 2 --cmdline "$words:2"
-    second=$!
-    start /tmp/plain --guest-memfd --cmdline "$words:1"
-    plain=$!
-    for try in $(seq 100); do
-        if [ "$(vm_figure protected vcpus) $(vm_figure plain vcpus)" = "3 1" ]; then break; fi
-        usleep 50000
+    words="console=ttyS0 loglevel=4 panic=-1 work=told,cpus"
+    names="first second file own"
+    vmms=
+    for name in $names; do
+        typed=/tmp/typed-$name
+        mkfifo $typed
+        case $name in
+        first) start /tmp/$name --protected --cmdline "$words:1" ;;
+        second) start /tmp/$name --protected --cpus 2 --cmdline "$words:2" ;;
+        file) start /tmp/$name --guest-memfd --cmdline "$words:1" ;;
+        own) start /tmp/$name --cmdline "$words:1" ;;
+        esac
+        vmms="$vmms $!"
+    done
+    cd /tmp
+    for try in $(seq 600); do
+        if [ "$(cat $names | grep -c 'guest waits')" = 4 ]; then break; fi
+        usleep 100000
     done
     cat $debug/vms
+    same "guests that wait" "$(cat $names | grep -c 'guest waits')" 4
     same "vCPUs of protected guests" $(vm_figure protected vcpus) 3
-    same "vCPUs of others" $(vm_figure plain vcpus) 1
-    for vmm in $first $second $plain; do
+    same "vCPUs of others" $(vm_figure plain vcpus) 2
+    # What they borrow ($5) is in a file ($11), or it is not.
+    same "guests with a file" $(vms '$2 == "plain" && $5 > 0 && $11 > 0') 1
+    same "guests with memory of their VMM's own" $(vms '$2 == "plain" && $5 > 0 && $11 == 0') 1
+    for name in $names; do
+        echo "all are there" 1<>typed-$name
+    done
+    for vmm in $vmms; do
         wait $vmm || fail "a VMM ended with $?"
     done
-    for console in /tmp/first /tmp/second /tmp/plain; do
-        tr -d '\r' <$console
-        grep -q 'freehold-guest exit 0' $console || fail "the guest of $console did not end well"
+    for name in $names; do
+        tr -d '\r' <$name
+        grep -q 'freehold-guest exit 0' $name || fail "the guest $name did not end well"
+        rm typed-$name
     done
     end
 }
