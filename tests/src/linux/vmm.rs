@@ -63,9 +63,10 @@ pub fn on_freehold() -> Result<Vec<Session>> {
 }
 
 /// The cases that each of the kernels runs.
-const IN_EACH: [&str; 2] = [
+const IN_EACH: [&str; 3] = [
     "::debian_with_two_cpus_is_protected",
     "::a_protected_guest_uses_all_devices",
+    "::a_secret_dies_with_its_guest",
 ];
 
 fn archive() -> Result<PathBuf> {
