@@ -1,10 +1,12 @@
-//! Has the files of guest memory of another process, and what becomes of them when that is gone.
+//! Has files of guest memory when nothing else of the guest is left, its own or those of another process, and what
+//! becomes of them.
 #![expect(
     unsafe_code,
     reason = "descriptors of other processes come by system calls of numbers"
 )]
 
-use crate::device::{Fd, Mapping};
+use crate::device::{Fd, Mapping, PROTECTED};
+use crate::guest::{DATA, Do, Guest};
 use crate::process::{Ended, apart};
 use std::collections::BTreeSet;
 use std::io::{Error, Result};
@@ -13,6 +15,19 @@ use std::os::unix::fs::MetadataExt as _;
 
 /// Pages that are touched in each file, all over it.
 const TOUCHED: u64 = 16;
+
+/// The file of a protected guest's memory, which the guest has used. All else of it is gone.
+pub(crate) fn file_of_a_guest() -> std::result::Result<Fd, String> {
+    let Guest {
+        vm,
+        file,
+        memory,
+        vcpus,
+    } = Guest::new(PROTECTED, &[&[Do::Store(8, DATA, 1), Do::Report(1)]])?;
+    vcpus[0].reports("the guest", 1)?;
+    drop((vm, memory, vcpus));
+    Ok(file)
+}
 
 /// The files of guest memory that a process has, as descriptors of our own.
 pub(crate) fn files_of(process: u32) -> Result<Vec<Fd>> {

@@ -1,10 +1,11 @@
 //! Cases for `/dev/kvm`: a program that asks what any VMM may ask, and says what is not as KVM documents it.
 //!
-//! `payload-kvm list` names the cases, `payload-kvm run PREFIX` runs those whose names begin so, each in a process of its
-//! own: `kvm case NAME ok`, or `failed` and why. It ends with `kvm cases N`, and status 0 if all of them passed, and there
-//! was one at least. `payload-kvm hold` keeps a VM until its input ends. `payload-kvm keep PROCESS` keeps the files of guest
-//! memory of that process until then, and tells whether what is in them can be read. `payload-kvm scan WORD` tells in how
-//! many pages of the host's memory the word and a line feed are repeated, and nothing else is. `payload-kvm spy WAY PROCESS
+//! `payload-kvm list` names the cases, `payload-kvm run PREFIX` runs those whose names begin so, each in a process of
+//! its own: `kvm case NAME ok`, or `failed` and why. It ends with `kvm cases N`, and status 0 if all of them passed and
+//! there was one at least. `payload-kvm hold vm` keeps a VM until its input ends, `payload-kvm hold file` the file of a
+//! protected guest that has run, and nothing else of it. `payload-kvm keep PROCESS` keeps the files of guest memory of
+//! that process until then, and tells whether what is in them can be read. `payload-kvm scan WORD` tells in how many
+//! pages of the host's memory the word and a line feed are repeated, and nothing else is. `payload-kvm spy WAY PROCESS
 //! WORD` reads that process's guest memory while it runs, by `load` or by `write`; see [`spy`].
 //!
 //! `payload-kvm count` tells what a protected guest's operations cost; see [`count`].
@@ -18,8 +19,9 @@ mod process;
 mod scan;
 mod spy;
 
-use device::Kvm;
+use device::{Fd, Kvm};
 use process::Ended;
+use std::fmt::Display;
 use std::io::{Error, Read as _, Result as IoResult, Write as _, stdin, stdout};
 use std::process::ExitCode;
 
@@ -45,13 +47,15 @@ fn main() -> ExitCode {
         }
         ["run", prefix] => run(prefix),
         ["count"] => count::count(),
-        ["hold"] => hold(),
+        ["hold", "vm"] => hold("vm", Kvm::open().and_then(|kvm| kvm.create_vm(0))),
+        ["hold", "file"] => hold("file", keep::file_of_a_guest()),
         ["keep", process] => ended("keep", keep(process)),
         ["scan", word] => ended("scan", scan(word)),
         ["spy", way, process, word] => ended("spy", spy(way, process, word)),
         _ => {
             eprintln!(
-                "payload-kvm: list | run PREFIX | count | hold | keep PROCESS | scan WORD | spy WAY PROCESS WORD"
+                "payload-kvm: list | run PREFIX | count | hold vm | hold file | keep PROCESS | scan WORD | \
+                 spy WAY PROCESS WORD"
             );
             ExitCode::FAILURE
         }
@@ -81,20 +85,20 @@ fn run(prefix: &str) -> ExitCode {
     }
 }
 
-/// Keeps a VM until there is no more input, and says when it is there.
-fn hold() -> ExitCode {
-    let vm = match Kvm::open().and_then(|kvm| kvm.create_vm(0)) {
-        Ok(vm) => vm,
+/// Keeps something until there is no more input, and says when it is there.
+fn hold(what: &str, made: Result<Fd, impl Display>) -> ExitCode {
+    let held = match made {
+        Ok(held) => held,
         Err(error) => {
             println!("kvm hold {error}");
             return ExitCode::FAILURE;
         }
     };
-    println!("kvm hold");
+    println!("kvm hold {what}");
     // Whoever waits reads the line from a pipe.
     let flushed = stdout().flush();
     let ended = stdin().read_to_end(&mut Vec::new());
-    drop(vm);
+    drop(held);
     if flushed.is_ok() && ended.is_ok() {
         ExitCode::SUCCESS
     } else {

@@ -21,23 +21,39 @@ case_loads_and_unloads_twenty_times_and_leaves_nothing() {
     [ $lost -lt 128 ] || fail "$lost pages of memory are gone"
 }
 
-case_is_not_unloaded_while_it_is_used() {
-    load
+# `held WHAT`: somebody has that and nothing else of the module's, until descriptor 3 is closed, and it is not unloaded.
+held() {
     mkfifo /tmp/to /tmp/from
-    $kvm hold </tmp/to >/tmp/from &
+    $kvm hold $1 </tmp/to >/tmp/from &
+    holder=$!
     exec 3>/tmp/to
     read said </tmp/from
-    same "what the holder says" "$said" "kvm hold"
-    same "the number of VMs" "$(figure vms)" 1
+    same "what the holder says" "$said" "kvm hold $1"
     if rmmod freehold; then
-        fail "it was unloaded while there is a VM"
+        fail "it was unloaded while there is a $1"
     fi
+}
+
+let_go() {
+    exec 3>&-
+    wait $holder
+    rm /tmp/to /tmp/from
+}
+
+case_is_not_unloaded_while_it_is_used() {
+    load
+    held vm
+    same "the number of VMs" "$(figure vms)" 1
     cat $debug/vms
     same "the lines of VMs" "$(wc -l <$debug/vms)" 2
-    exec 3>&-
-    wait
+    let_go
     same "the number of VMs" "$(figure vms)" 0
-    rm /tmp/to /tmp/from
+    # What was a protected guest's, which is gone.
+    held file
+    same "the number of VMs" "$(figure vms)" 0
+    same "frames of guests" "$(figure frames_guest)" 3
+    let_go
+    same "frames of guests" "$(figure frames_guest)" 0
     unload
 }
 
