@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use freehold_runner::debian::{Packages, Suite};
 use freehold_runner::images;
 use freehold_runner::linux::Linux;
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// A Linux host that finds the module built for it, and the cases for `/dev/kvm`, in its root directory.
 ///
@@ -20,6 +20,7 @@ pub fn host(suite: Suite, script: &str) -> Result<Linux> {
     files.extend(swap_modules(&packages));
     Ok(Linux {
         files,
+        limit: Duration::from_secs(600),
         ..Linux::new(suite, script)
     })
 }

@@ -25,7 +25,7 @@ pub fn on_kvm() -> Result<Vec<Session>> {
         let linux = Linux {
             freehold: false,
             initrd: Some(archive()?),
-            limit: Duration::from_secs(300),
+            limit: Duration::from_secs(600),
             ..Linux::new(suite, "")
         };
         let session = Session::new(format!("kvm::{kernel}"), linux, &[], &[Script::VMM]);

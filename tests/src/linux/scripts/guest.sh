@@ -35,15 +35,15 @@ work_readonly() {
 work_net() {
     ip link set eth0 up
     ip addr add 10.0.0.2/24 dev eth0
-    ping -c 3 -W 5 10.0.0.1 || fail "no answer"
-    ping -c 3 -W 5 -s 1400 10.0.0.1 || fail "no answer to long packets"
+    ping -c 3 -W 50 10.0.0.1 || fail "no answer"
+    ping -c 3 -W 50 -s 1400 10.0.0.1 || fail "no answer to long packets"
     ! ping -c 1 -W 1 10.0.0.9 || fail "an answer from nobody"
 }
 
 # The balloon asks for so many MiB and gets them.
 work_balloon() {
     pages=$(($1 * 256))
-    for try in $(seq 100); do
+    for try in $(seq 1000); do
         inflated=$(awk '$1 == "balloon_inflate" { print $2 }' /proc/vmstat)
         [ "$inflated" -lt $pages ] || break
         usleep 100000
@@ -57,7 +57,7 @@ work_console() {
     # Opened once: what is typed is lost when a terminal is closed.
     exec 3<>/dev/hvc0
     echo "hello from the console" >&3
-    read -t 30 -r line <&3 || fail "nothing is typed"
+    read -t 100 -r line <&3 || fail "nothing is typed"
     [ "$line" = "typed for the guest" ] || fail "the console heard: $line"
 }
 

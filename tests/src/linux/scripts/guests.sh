@@ -1,13 +1,17 @@
 # How guests are run by freehold-vmm.
 
+# Seconds that a guest may take where others keep the machine busy.
+patience=300
+
 # Runs a guest that does $1 (see guest.sh), with further arguments; its console is /tmp/console, what the VMM itself says
 # /tmp/vmm. Its exit status is in $vmm_status.
 guest() {
     words="console=ttyS0 loglevel=4 panic=-1 work=$1"
     shift
     vmm_status=0
-    timeout 120 /freehold-vmm --kernel ${GUEST_KERNEL:-/guest/kernel} --initrd /guest/initramfs --cmdline "$words" \
-        --memory ${GUEST_MEMORY:-128M} --report "$@" >/tmp/console 2>/tmp/vmm </dev/null || vmm_status=$?
+    timeout $patience /freehold-vmm --kernel ${GUEST_KERNEL:-/guest/kernel} --initrd /guest/initramfs \
+        --cmdline "$words" --memory ${GUEST_MEMORY:-128M} --report "$@" >/tmp/console 2>/tmp/vmm </dev/null ||
+        vmm_status=$?
     tr -d '\r' </tmp/console
     cat /tmp/vmm
 }
@@ -45,9 +49,9 @@ whole() {
     typist=$!
     words="console=ttyS0 loglevel=4 panic=-1 work=cpus:$cpus,disk,readonly,net,console,balloon:32"
     vmm_status=0
-    timeout 120 /freehold-vmm --kernel /guest/kernel --initrd /guest/initramfs --memory 160M --report --cpus $cpus \
-        --cmdline "$words${WORK:+,$WORK}" --disk /tmp/disk --disk /tmp/readonly,ro --net responder --console /tmp/hvc \
-        --stdin console --balloon 32M "$@" >/tmp/console 2>/tmp/vmm </tmp/typed || vmm_status=$?
+    timeout $patience /freehold-vmm --kernel /guest/kernel --initrd /guest/initramfs --memory 160M --report \
+        --cpus $cpus --cmdline "$words${WORK:+,$WORK}" --disk /tmp/disk --disk /tmp/readonly,ro --net responder \
+        --console /tmp/hvc --stdin console --balloon 32M "$@" >/tmp/console 2>/tmp/vmm </tmp/typed || vmm_status=$?
     kill $typist
     rm /tmp/typed
     tr -d '\r' </tmp/console

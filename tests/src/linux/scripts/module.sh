@@ -168,7 +168,7 @@ END
     cat $group/memory.events
     same "what was killed" "$(awk '$1 == "oom_kill" { print $2 }' /proc/vmstat)" "$killed"
     [ "$(awk '$1 == "max" { print $2 }' $group/memory.events)" -gt 0 ] || fail "the group had enough"
-    for try in $(seq 50); do
+    for try in $(seq 600); do
         if [ "$(cat $group/memory.current)" -lt 4194304 ]; then break; fi
         usleep 100000
     done

@@ -249,7 +249,7 @@ secrets() {
 secretive() {
     start /tmp/console $1 --cmdline "console=ttyS0 loglevel=4 work=secret:16"
     vmm=$!
-    for try in $(seq 300); do
+    for try in $(seq 600); do
         if grep -q 'keeps a secret' /tmp/console; then return; fi
         usleep 100000
     done

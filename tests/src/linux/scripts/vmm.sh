@@ -65,7 +65,7 @@ case_a_vmm_that_is_killed_leaves_nothing_behind() {
         wait $vmm || true
     done
     # The kernel frees some of it when it has time.
-    for try in $(seq 50); do
+    for try in $(seq 600); do
         after=$(free_pages)
         [ $((before - after)) -gt 512 ] || return 0
         usleep 100000
