@@ -213,6 +213,7 @@ fn every_case_that_is_named_is_there() {
                 format!("/{name}.rs"),
                 // Among the names of `cases!`.
                 format!("\n    {name},\n"),
+                format!("cases![{name}]"),
             ];
             assert!(is_there.iter().any(|form| source.contains(form)), "{name}");
         }
