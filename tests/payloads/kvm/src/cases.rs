@@ -15,6 +15,7 @@ mod system;
 mod vcpus;
 
 use crate::device::Errno;
+use crate::process::{Ended, apart};
 use crate::{Case, Outcome};
 use std::fmt::Debug;
 
@@ -82,4 +83,14 @@ fn refused<T: Debug>(what: &str, got: Result<T, Errno>, wanted: i32) -> Outcome 
 /// What must succeed.
 fn succeed<T>(what: &str, got: Result<T, Errno>) -> Result<T, String> {
     got.map_err(|error| format!("{what}: {error:?}"))
+}
+
+/// Fails unless that ends a process of its own so.
+fn ends(what: &str, wanted: Ended, work: impl FnOnce()) -> Outcome {
+    same(what, apart(work).map_err(|error| error.to_string())?, wanted)
+}
+
+/// Fails unless a process that touches that is killed for it.
+fn bus_error(what: &str, touch: impl FnOnce()) -> Outcome {
+    ends(what, Ended::Killed(libc::SIGBUS), touch)
 }

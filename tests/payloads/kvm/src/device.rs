@@ -9,6 +9,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
+/// What [`Fd::fallocate`] does: allocates, or frees. A file of guest memory keeps its size.
+pub(crate) const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
+pub(crate) const PUNCH: i32 = KEEP | libc::FALLOC_FL_PUNCH_HOLE;
+
 /// An error number, as it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Errno(pub(crate) i32);

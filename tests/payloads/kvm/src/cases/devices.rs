@@ -1,6 +1,10 @@
 //! The interrupt controller, and eventfds that are lines and doorbells.
 
+mod gic;
 pub(super) mod guests;
+
+pub(super) use gic::{DISTRIBUTOR, Gic, INTERFACE, INTERFACE_REGISTERS, PRIORITY_MASK, REDISTRIBUTOR};
+use gic::{GICD, GICR, VGIC_V3};
 
 use super::{cases, refused, same, succeed};
 use crate::Outcome;
@@ -11,8 +15,7 @@ use crate::device::{
 use crate::guest::{KINDS, MMAP_SHARED, P, Vcpu, memfd};
 use crate::process::without_descriptors;
 use kvm_bindings::{
-    kvm_create_device, kvm_device_attr, kvm_enable_cap, kvm_ioeventfd, kvm_irq_level, kvm_irq_routing,
-    kvm_irqfd, kvm_msi,
+    kvm_create_device, kvm_enable_cap, kvm_ioeventfd, kvm_irq_level, kvm_irq_routing, kvm_irqfd, kvm_msi,
 };
 use std::time::{Duration, Instant};
 
@@ -28,16 +31,12 @@ cases![
     devices_have_doorbells,
 ];
 
-const VGIC_V3: u32 = 7;
 const TEST: u32 = 1;
 const DEASSIGN: u32 = 1;
 const RESAMPLE: u32 = 2;
 const DATAMATCH: u32 = 1;
 const BELL_DEASSIGN: u32 = 4;
 
-/// Where the distributor and the redistributors are.
-const GICD: u64 = 0x0800_0000;
-const GICR: u64 = 0x080a_0000;
 /// An address that nobody has.
 const NOWHERE: u64 = 8;
 
@@ -52,58 +51,6 @@ fn create(vm: &Fd, kind: u32, flags: u32) -> Result<u64, Errno> {
         flags,
     };
     vm.pass(CREATE_DEVICE, &mut asked)
-}
-
-/// The interrupt controller of a VM.
-#[derive(Debug)]
-pub(super) struct Gic(pub(super) Fd);
-
-impl Gic {
-    pub(super) fn of(vm: &Fd) -> Result<Self, Errno> {
-        let mut asked = kvm_create_device {
-            type_: VGIC_V3,
-            fd: 0,
-            flags: 0,
-        };
-        vm.make_in(CREATE_DEVICE, &mut asked, |asked| asked.fd).map(Self)
-    }
-
-    fn pass(&self, command: u32, group: u32, attr: u64, address: u64) -> Result<(), Errno> {
-        let mut asked = kvm_device_attr {
-            flags: 0,
-            group,
-            attr,
-            addr: address,
-        };
-        self.0.pass(command, &mut asked).map(drop)
-    }
-
-    fn has(&self, group: u32, attr: u64) -> Result<(), Errno> {
-        self.pass(HAS_DEVICE_ATTR, group, attr, 0)
-    }
-
-    pub(super) fn set(&self, group: u32, attr: u64, value: u64) -> Result<(), Errno> {
-        self.pass(SET_DEVICE_ATTR, group, attr, (&raw const value).addr() as u64)
-    }
-
-    /// The value of an attribute over ones.
-    pub(super) fn get(&self, group: u32, attr: u64) -> Result<u64, Errno> {
-        let mut value = u64::MAX;
-        self.pass(
-            GET_DEVICE_ATTR,
-            group,
-            attr,
-            (&raw mut value).expose_provenance() as u64,
-        )?;
-        Ok(value)
-    }
-
-    /// Puts it where guests look for it, and makes it.
-    pub(super) fn make(&self) -> Result<(), Errno> {
-        self.set(0, 2, GICD)?;
-        self.set(0, 3, GICR)?;
-        self.set(4, 0, 0)
-    }
 }
 
 pub(super) fn drive(vm: &Fd, irq: u32, level: u32) -> Result<u64, Errno> {

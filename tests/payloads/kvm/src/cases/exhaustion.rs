@@ -3,7 +3,7 @@
 
 use super::{cases, refused, same, succeed};
 use crate::Outcome;
-use crate::device::{Errno, Fd, Kvm, Mapping, PROTECTED};
+use crate::device::{Errno, Fd, KEEP, Kvm, Mapping, PROTECTED, PUNCH};
 use crate::guest::{BASE, Do, Guest, MMAP_SHARED, P, PAGES, memfd, set_slot, slot};
 use crate::process::{Ended, apart, keep_own_memory, limit_locked_memory, may_not_lock_memory};
 use std::fs;
@@ -24,10 +24,6 @@ const MIB: u64 = 1 << 20;
 const ABSENT: u64 = BASE + 64 * MIB;
 /// What the control group of the cases `group_…` has at most.
 const GROUP: u64 = 48 * MIB;
-
-/// As fallocate() has it: the file keeps its size.
-const FILL: i32 = libc::FALLOC_FL_KEEP_SIZE;
-const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 
 /// A protected VM, and a file of its memory that can be mapped.
 fn file_of(size: u64) -> Result<(Fd, Fd), String> {
@@ -93,17 +89,17 @@ fn exhaustion_of_what_a_process_may_lock_is_refused() -> Outcome {
     let (vm, file) = file_of(8 * MIB)?;
     refused(
         "more than it may lock",
-        file.fallocate(FILL, 0, 8 * MIB),
+        file.fallocate(KEEP, 0, 8 * MIB),
         libc::ENOMEM,
     )?;
     within("what is pinned", pinned()?, 0..4 * MIB + 1)?;
     succeed("punching", file.fallocate(PUNCH, 0, 8 * MIB))?;
     same("what is pinned", pinned()?, 0)?;
-    succeed("what it may lock", file.fallocate(FILL, 0, 4 * MIB))?;
+    succeed("what it may lock", file.fallocate(KEEP, 0, 4 * MIB))?;
     same("what is pinned", pinned()?, 4 * MIB)?;
-    refused("a page more", file.fallocate(FILL, 4 * MIB, P), libc::ENOMEM)?;
+    refused("a page more", file.fallocate(KEEP, 4 * MIB, P), libc::ENOMEM)?;
     limit_locked_memory(8 * MIB);
-    succeed("what it may lock by now", file.fallocate(FILL, 0, 8 * MIB))?;
+    succeed("what it may lock by now", file.fallocate(KEEP, 0, 8 * MIB))?;
     same("what is pinned", pinned()?, 8 * MIB)?;
     drop((vm, file));
     same("what is pinned", pinned()?, 0)
@@ -115,7 +111,7 @@ fn reaching(size: u64) -> Result<(Guest, Fd), String> {
         PROTECTED,
         &[&[Do::Report(1), Do::Fill(ABSENT, size, 1), Do::Report(2)]],
     )?;
-    succeed("its memory", guest.file.fallocate(FILL, 0, PAGES * P))?;
+    succeed("its memory", guest.file.fallocate(KEEP, 0, PAGES * P))?;
     let file = succeed("a file", memfd(&guest.vm, size, MMAP_SHARED))?;
     succeed(
         "a slot",
@@ -145,12 +141,12 @@ fn exhaustion_of_the_machine_is_refused() -> Outcome {
     let (_vm, file) = file_of(4096 * MIB)?;
     refused(
         "more than there is",
-        file.fallocate(FILL, 0, 4096 * MIB),
+        file.fallocate(KEEP, 0, 4096 * MIB),
         libc::ENOMEM,
     )?;
     succeed("punching", file.fallocate(PUNCH, 0, 4096 * MIB))?;
     same("what is pinned", pinned()?, 0)?;
-    succeed("what there is", file.fallocate(FILL, 0, 16 * MIB))
+    succeed("what there is", file.fallocate(KEEP, 0, 16 * MIB))
 }
 
 /// Takes what the group may have, but for less than a block of pages.
@@ -158,7 +154,7 @@ fn fill_group(file: &Fd, size: u64) -> Outcome {
     let mut at = 0;
     for step in [MIB, P] {
         while at < size {
-            match file.fallocate(FILL, at, step) {
+            match file.fallocate(KEEP, at, step) {
                 Ok(()) => at += step,
                 Err(Errno(libc::ENOMEM)) => break,
                 Err(error) => return Err(format!("filling: {error:?}")),
@@ -174,13 +170,13 @@ fn group_memory_is_charged_and_refused() -> Outcome {
     keep_own_memory();
     refused(
         "more than the group may have",
-        file.fallocate(FILL, 0, 2 * GROUP),
+        file.fallocate(KEEP, 0, 2 * GROUP),
         libc::ENOMEM,
     )?;
     within("what is charged of all", charged.now()?, GROUP / 2..GROUP + 1)?;
     succeed("punching", file.fallocate(PUNCH, 0, 2 * GROUP))?;
     within("what is charged of nothing", charged.now()?, 0..GROUP / 2)?;
-    succeed("what it may have", file.fallocate(FILL, 0, GROUP / 2))?;
+    succeed("what it may have", file.fallocate(KEEP, 0, GROUP / 2))?;
     within("what is charged of half", charged.now()?, GROUP / 2..GROUP)
 }
 

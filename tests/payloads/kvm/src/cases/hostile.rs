@@ -5,8 +5,8 @@ use super::devices::{Gic, bell, drive, irqfd, spi};
 use super::{cases, refused, same, succeed};
 use crate::Outcome;
 use crate::device::{
-    CHECK_EXTENSION, CREATE_VCPU, Errno, Eventfd, Fd, GET_REG_LIST, Kvm, Mapping, PROTECTED, RUN,
-    SET_MP_STATE, SET_USER_MEMORY_REGION2,
+    CHECK_EXTENSION, CREATE_VCPU, Errno, Eventfd, Fd, GET_REG_LIST, KEEP, Kvm, Mapping, PROTECTED, PUNCH,
+    RUN, SET_MP_STATE, SET_USER_MEMORY_REGION2,
 };
 use crate::guest::{BASE, DATA, Do, Guest, KINDS, MMAP_SHARED, P, memfd, set_slot, slot};
 use crate::process::{Ended, apart, killed_after, signal, take_signals, this_thread};
@@ -28,7 +28,6 @@ const OTHER: u64 = BASE + (1 << 24);
 const OTHER_PAGES: u64 = 64;
 /// How long threads go on.
 const A_WHILE: Duration = Duration::from_millis(1500);
-const PUNCH: i32 = libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE;
 
 /// Numbers that look random, and are the same each time.
 struct Numbers(u64);
@@ -68,7 +67,7 @@ fn with_memory(guest: &Guest, file: &Fd, numbers: &mut Numbers, zero: &File) -> 
     let pages = 1 + numbers.below(OTHER_PAGES - page);
     match numbers.below(6) {
         0 => whatever(file.fallocate(PUNCH, page * P, pages * P)),
-        1 => whatever(file.fallocate(libc::FALLOC_FL_KEEP_SIZE, page * P, pages * P)),
+        1 => whatever(file.fallocate(KEEP, page * P, pages * P)),
         2 => {
             let gone = slot(1, OTHER, 0, file.raw(), 0);
             whatever(set_slot(&guest.vm, gone));
@@ -180,7 +179,7 @@ fn hostile_children_are_killed_at_any_moment() -> Outcome {
         let ended = killed_after(patience, || {
             loop {
                 if let Ok((guest, file)) = busy(kind) {
-                    whatever(file.fallocate(libc::FALLOC_FL_KEEP_SIZE, 0, OTHER_PAGES * P));
+                    whatever(file.fallocate(KEEP, 0, OTHER_PAGES * P));
                     for _ in 0..3 {
                         whatever(guest.vcpu().run());
                     }

@@ -8,11 +8,10 @@ pub(super) mod given;
 pub(super) mod mappings;
 pub(super) mod run_page;
 
-use super::{cases, refused, same, succeed};
+use super::{bus_error, cases, refused, same, succeed};
 use crate::Outcome;
-use crate::device::{ARM_VCPU_INIT, Errno, GET_ONE_REG, Kvm, Mapping, PROTECTED, SET_ONE_REG};
+use crate::device::{ARM_VCPU_INIT, Errno, GET_ONE_REG, KEEP, Kvm, Mapping, PROTECTED, PUNCH, SET_ONE_REG};
 use crate::guest::{BASE, DATA, Do, Guest, KINDS, MMAP_SHARED, P, PAGES, SHARE, memfd, set_slot, slot};
-use crate::process::{Ended, apart};
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_one_reg, kvm_vcpu_init};
 use std::os::unix::fs::FileExt as _;
 
@@ -88,11 +87,6 @@ fn in_vain_but_for_what_is_lent(work: impl FnOnce(&Guest) -> Outcome) -> Outcome
     lends(&guest)?;
     work(&guest)?;
     intact(&guest)
-}
-
-fn bus_error(what: &str, touch: impl FnOnce()) -> Outcome {
-    let ended = apart(touch).map_err(|error| error.to_string())?;
-    same(what, ended, Ended::Killed(libc::SIGBUS))
 }
 
 /// Neither a load nor a store reaches any page of a mapping of all of the guest's memory.
@@ -301,10 +295,6 @@ fn isolation_from_commands_that_tell_of_memory() -> Outcome {
         same("what came of it", room, [0; 512])
     })
 }
-
-/// `fallocate`'s modes.
-const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
-const PUNCH: i32 = KEEP | libc::FALLOC_FL_PUNCH_HOLE;
 
 /// A page that a guest has is not taken from it as long as it lives.
 fn isolation_of_what_is_punched() -> Outcome {

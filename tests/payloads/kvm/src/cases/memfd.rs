@@ -1,10 +1,9 @@
 //! Files of guest memory, by the numbers of the conformance list for guest_memfd.
 
-use super::{cases, refused, same, succeed};
+use super::{bus_error, cases, refused, same, succeed};
 use crate::Outcome;
-use crate::device::{CHECK_EXTENSION, CREATE_VCPU, Errno, Fd, Kvm, Mapping, PROTECTED};
+use crate::device::{CHECK_EXTENSION, CREATE_VCPU, Errno, Fd, KEEP, Kvm, Mapping, PROTECTED, PUNCH};
 use crate::guest::{BASE, Do, Guest, KINDS, MMAP_SHARED, P, SHARE, memfd, set_slot, slot};
-use crate::process::{Ended, apart};
 use kvm_bindings::KVM_CAP_GUEST_MEMFD;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -35,10 +34,6 @@ const KVM_CAP_GUEST_MEMFD_FLAGS: u32 = 244;
 /// Makes huge pages of small ones, since Linux 6.1.
 const MADV_COLLAPSE: i32 = 25;
 
-/// `fallocate`'s modes.
-const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
-const PUNCH: i32 = KEEP | libc::FALLOC_FL_PUNCH_HOLE;
-
 /// The flags that files are made with.
 const FLAGS: [u64; 4] = [0, 1, 2, 3];
 
@@ -67,11 +62,6 @@ fn mapped(vm: &Fd) -> Result<(Fd, Mapping), String> {
     let file = succeed("a file", memfd(vm, 4 * P, MMAP_SHARED))?;
     let mapping = succeed("a mapping", Mapping::of(&file, 0, 4 * P))?;
     Ok((file, mapping))
-}
-
-fn bus_error(what: &str, touch: impl FnOnce()) -> Outcome {
-    let ended = apart(touch).map_err(|error| error.to_string())?;
-    same(what, ended, Ended::Killed(libc::SIGBUS))
 }
 
 fn memfd_gm01_gm03_both_flags_are_there() -> Outcome {

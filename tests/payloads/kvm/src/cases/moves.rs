@@ -1,7 +1,9 @@
 //! Guests whose whole state is taken from one VM and put into another, and that do not notice.
 
 use super::devices::guests::{LOOK, WAIT, own, setup};
-use super::devices::{Gic, drive, spi};
+use super::devices::{
+    DISTRIBUTOR, Gic, INTERFACE, INTERFACE_REGISTERS, PRIORITY_MASK, REDISTRIBUTOR, drive, spi,
+};
 use super::{cases, refused, same, succeed};
 use crate::Outcome;
 use crate::device::{Errno, PROTECTED};
@@ -22,12 +24,12 @@ const SECOND: u64 = 62_500_000;
 /// The state of a controller that can be read and written, in the order in which it is written: the group, the attribute,
 /// and the attribute that takes away what the value leaves out.
 fn controller() -> Vec<(u32, u64, Option<u64>)> {
-    let mut all = vec![(1, 0, None)];
+    let mut all = vec![(DISTRIBUTOR, 0, None)];
     for bank in 0..8 {
         for vcpu in 0..if bank == 0 { VCPUS } else { 1 } {
             let (group, first) = match bank {
-                0 => (5, vcpu << 32 | 0x1_0000),
-                _ => (1, 4 * bank),
+                0 => (REDISTRIBUTOR, vcpu << 32 | 0x1_0000),
+                _ => (DISTRIBUTOR, 4 * bank),
             };
             let mut word = |offset: u64, clear: Option<u64>| {
                 all.push((group, first + offset, clear.map(|offset| first + offset)));
@@ -50,14 +52,11 @@ fn controller() -> Vec<(u32, u64, Option<u64>)> {
         }
     }
     for intid in 32..256 {
-        all.extend([0, 4].map(|half| (1, 0x6000 + 8 * intid + half, None)));
+        all.extend([0, 4].map(|half| (DISTRIBUTOR, 0x6000 + 8 * intid + half, None)));
     }
     for vcpu in 0..VCPUS {
-        // ICC_SRE_EL1, CTLR, PMR, BPR0, BPR1, AP0R0, AP1R0, IGRPEN0, IGRPEN1.
-        for register in [
-            0xc665, 0xc664, 0xc230, 0xc643, 0xc663, 0xc644, 0xc648, 0xc666, 0xc667,
-        ] {
-            all.push((6, vcpu << 32 | register, None));
+        for register in INTERFACE_REGISTERS {
+            all.push((INTERFACE, vcpu << 32 | register, None));
         }
     }
     all
@@ -223,6 +222,6 @@ fn moves_no_guest_that_is_protected() -> Outcome {
         refused(&format!("writing {id:#x}"), vcpu.set(id, 0), libc::EPERM)?;
     }
     refused("a register", gic.get(6, 0xc230), libc::ENXIO)?;
-    refused("a register", gic.set(6, 0xc230, 0), libc::ENXIO)?;
+    refused("a register", gic.set(INTERFACE, PRIORITY_MASK, 0), libc::ENXIO)?;
     vcpu.reports("the guest", 2)
 }

@@ -6,7 +6,7 @@ pub(super) mod upkeep;
 
 use super::{cases, refused, same, succeed};
 use crate::Outcome;
-use crate::device::{Errno, Mapping, shared_memory};
+use crate::device::{Errno, Mapping, PUNCH, shared_memory};
 use crate::guest::{BASE, DATA, Do, Exit, OwnGuest, P};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -161,8 +161,7 @@ fn own_memory_of_a_file_goes_when_the_file_shrinks() -> Outcome {
     ];
     let guest = succeed("a guest", OwnGuest::in_memory(memory, &[&list]))?;
     guest.vcpu().reports("the guest", 1)?;
-    let punch = libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE;
-    succeed("a punch", file.fallocate(punch, OFFSET, P))?;
+    succeed("a punch", file.fallocate(PUNCH, OFFSET, P))?;
     guest.vcpu().reports("what is punched", 0)?;
     file.file().set_len(OFFSET).map_err(text)?;
     fault(&guest, DATA + P)?;

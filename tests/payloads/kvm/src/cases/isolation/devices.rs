@@ -2,7 +2,9 @@
 //! be, nor with what its CPUs have of the interrupt controller.
 
 use super::super::devices::guests::setup;
-use super::super::devices::{Gic, bell};
+use super::super::devices::{
+    DISTRIBUTOR, Gic, INTERFACE, INTERFACE_REGISTERS, PRIORITY_MASK, REDISTRIBUTOR, bell,
+};
 use super::super::{cases, refused, same, succeed};
 use super::SECRET;
 use crate::Outcome;
@@ -12,24 +14,6 @@ use crate::guest::{BASE, DATA, Do, Guest, KINDS, MMAP_SHARED, P, memfd, set_slot
 cases![
     isolation_from_its_interrupt_controller,
     isolation_from_devices_where_its_memory_is,
-];
-
-/// Groups of attributes: registers of the distributor, of a redistributor, of a vCPU's interface.
-const DISTRIBUTOR: u32 = 1;
-const REDISTRIBUTOR: u32 = 5;
-const INTERFACE: u32 = 6;
-/// `ICC_PMR_EL1`, and all that a vCPU's interface has that can be read or written there.
-const PRIORITY_MASK: u64 = 0xc230;
-const REGISTERS: [u64; 9] = [
-    PRIORITY_MASK,
-    0xc643,
-    0xc644,
-    0xc648,
-    0xc663,
-    0xc664,
-    0xc665,
-    0xc666,
-    0xc667,
 ];
 
 /// The controller's own registers for interrupts up to 63: groups, enables, pending, active, priorities. The enables
@@ -78,7 +62,7 @@ fn isolation_from_its_interrupt_controller() -> Outcome {
         overwrite(&gic)?;
         vcpu.reports("its interface after the controller was written to", interface)?;
         if kind == PROTECTED {
-            for register in REGISTERS {
+            for register in INTERFACE_REGISTERS {
                 let what = format!("register {register:#x} of its interface");
                 refused(&what, gic.get(INTERFACE, register), libc::ENXIO)?;
                 refused(&what, gic.set(INTERFACE, register, 0), libc::ENXIO)?;

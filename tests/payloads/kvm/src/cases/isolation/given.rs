@@ -8,13 +8,13 @@ use crate::device::{
     ARM_PREFERRED_TARGET, ARM_SET_COUNTER_OFFSET, ARM_VCPU_FINALIZE, ARM_VCPU_INIT, CHECK_EXTENSION,
     CREATE_DEVICE, CREATE_GUEST_MEMFD, CREATE_IRQCHIP, CREATE_VCPU, ENABLE_CAP, Fd, GET_DEVICE_ATTR,
     GET_DIRTY_LOG, GET_MP_STATE, GET_ONE_REG, GET_REG_LIST, HAS_DEVICE_ATTR, IOEVENTFD, IRQ_LINE, IRQFD, Kvm,
-    Mapping, RUN, SET_DEVICE_ATTR, SET_GSI_ROUTING, SET_MP_STATE, SET_ONE_REG, SET_SIGNAL_MASK,
+    Mapping, PUNCH, RUN, SET_DEVICE_ATTR, SET_GSI_ROUTING, SET_MP_STATE, SET_ONE_REG, SET_SIGNAL_MASK,
     SET_USER_MEMORY_REGION, SET_USER_MEMORY_REGION2, SIGNAL_MSI,
 };
 use crate::guest::{BASE, Guest, KINDS, P, PAGES, set_slot, slot};
 use crate::process::{Child, Ended, in_child};
+use std::fmt::Display;
 use std::fs::File;
-use std::io::Error;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket as _;
@@ -61,7 +61,7 @@ const OF_A_VCPU: [u32; 12] = [
 ];
 const OF_A_DEVICE: [u32; 3] = [SET_DEVICE_ATTR, GET_DEVICE_ATTR, HAS_DEVICE_ATTR];
 
-fn text(error: Error) -> String {
+fn text(error: impl Display) -> String {
     error.to_string()
 }
 
@@ -81,8 +81,7 @@ fn attempts([vm, vcpu, gic, file]: [&Fd; 4]) -> Outcome {
     let memory = succeed("a mapping", Mapping::of(file, 0, PAGES * P))?;
     only_what_is_lent(&memory)?;
     refused("process_vm_readv", memory.read_as_another(OFFSET), libc::EFAULT)?;
-    let punch = libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE;
-    refused("a punch", file.fallocate(punch, OFFSET, P), libc::EBUSY)?;
+    refused("a punch", file.fallocate(PUNCH, OFFSET, P), libc::EBUSY)?;
     // A VM of its own cannot have the file.
     for kind in KINDS {
         let own = succeed("a VM", Kvm::open().and_then(|kvm| kvm.create_vm(kind)))?;
@@ -127,7 +126,7 @@ fn isolation_from_children_that_have_the_descriptors() -> Outcome {
 /// The next descriptor that comes.
 fn receive(socket: &UnixDatagram) -> Result<Fd, String> {
     let received = socket.recv_with_fd(&mut [0]);
-    let (_, file): (_, Option<File>) = received.map_err(|error| error.to_string())?;
+    let (_, file): (_, Option<File>) = received.map_err(text)?;
     file.map(|file| OwnedFd::from(file).into())
         .ok_or_else(|| "there is no descriptor".to_owned())
 }
@@ -143,7 +142,7 @@ fn isolation_from_processes_that_are_given_the_descriptors() -> Outcome {
     in_vain(|guest, gic| {
         for fd in [&guest.vm, &guest.vcpu().fd, &gic.0, &guest.file] {
             let sent = ours.send_with_fd(&[0_u8][..], fd.raw());
-            sent.map_err(|error| error.to_string())?;
+            sent.map_err(text)?;
         }
         other.wait();
         // It waits to be, once it is through.

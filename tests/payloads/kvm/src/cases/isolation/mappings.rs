@@ -1,12 +1,12 @@
 //! What a process can have the kernel do with a mapping of a protected guest's memory: nothing of it brings a page
 //! there that the guest has not lent, or takes one from the guest.
 
-use super::super::{cases, refused, same, succeed};
-use super::{LENT_OFFSET, OFFSET, SECRET, WORD, bus_error, in_vain_but_for_what_is_lent, only_what_is_lent};
+use super::super::{bus_error, cases, ends, refused, same, succeed};
+use super::{LENT_OFFSET, OFFSET, SECRET, WORD, in_vain_but_for_what_is_lent, only_what_is_lent};
 use crate::Outcome;
 use crate::device::Mapping;
 use crate::guest::{DATA, Do, Guest, P, PAGES};
-use crate::process::{Ended, apart};
+use crate::process::Ended;
 
 cases![
     isolation_from_protections_of_a_mapping,
@@ -21,10 +21,6 @@ const MADV_COLLAPSE: i32 = 25;
 
 fn mapping(guest: &Guest) -> Result<Mapping, String> {
     succeed("a mapping", Mapping::of(&guest.file, 0, PAGES * P))
-}
-
-fn ends(what: &str, wanted: Ended, touch: impl FnOnce()) -> Outcome {
-    same(what, apart(touch).map_err(|error| error.to_string())?, wanted)
 }
 
 fn isolation_from_protections_of_a_mapping() -> Outcome {

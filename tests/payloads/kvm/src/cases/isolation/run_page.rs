@@ -1,12 +1,12 @@
 //! The page that a vCPU has in common with whoever runs it: of all that can be written there, only the answer to a load
 //! reaches the guest.
 
-use super::super::{cases, same, succeed};
-use super::{OFFSET, SECRET, bus_error, core_register};
+use super::super::{bus_error, cases, ends, same, succeed};
+use super::{OFFSET, SECRET, core_register};
 use crate::Outcome;
 use crate::device::{Errno, Mapping, RUN};
 use crate::guest::{DATA, Do, Exit, Guest, KINDS, P, Vcpu};
-use crate::process::{Ended, apart};
+use crate::process::Ended;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 cases![
@@ -115,8 +115,7 @@ fn isolation_from_the_run_page() -> Outcome {
         intact(vcpu)?;
         // There is the page, and nothing behind it.
         let two = succeed("a mapping of two pages", Mapping::of(&vcpu.fd, 0, 2 * P))?;
-        let ended = apart(|| _ = two.read::<u8>(0)).map_err(|error| error.to_string())?;
-        same("a load of the page", ended, Ended::Exited(0))?;
+        ends("a load of the page", Ended::Exited(0), || _ = two.read::<u8>(0))?;
         bus_error("a load behind the page", || _ = two.read::<u8>(P))?;
     }
     Ok(())

@@ -1,11 +1,10 @@
 //! Who sees the memory of guests that run.
 
-use super::super::{cases, refused, same};
+use super::super::{bus_error, cases, refused, same};
 use super::each;
 use crate::Outcome;
 use crate::device::{Mapping, PROTECTED};
 use crate::guest::{DATA, Do, Exit, Guest, P, RELINQUISH, REPORT, SHARE, UNSHARE};
-use crate::process::{Ended, apart};
 
 cases![
     run_keeps_memory_to_itself_if_it_is_protected,
@@ -17,11 +16,6 @@ cases![
 /// What a page holds that the host must not see.
 const SECRET: u64 = 0x5ec2_e75e_c2e7_5ec2;
 const OFFSET: u64 = 4 * P;
-
-fn bus_error(what: &str, touch: impl FnOnce()) -> Outcome {
-    let ended = apart(touch).map_err(|error| error.to_string())?;
-    same(what, ended, Ended::Killed(libc::SIGBUS))
-}
 
 /// Tries whatever a process has to reach a page that a guest keeps to itself.
 fn out_of_reach(memory: &Mapping, offset: u64) -> Outcome {

@@ -2,7 +2,7 @@
 
 use super::super::{cases, refused, same, succeed};
 use crate::Outcome;
-use crate::device::{Errno, Mapping, PROTECTED};
+use crate::device::{Errno, Fd, KEEP, Mapping, PROTECTED, PUNCH};
 use crate::guest::{
     BASE, CPU_ON, DATA, Do, Exit, Guest, KINDS, MMAP_SHARED, P, RELINQUISH, SHARE, Vcpu, list_of, memfd,
     set_slot, slot,
@@ -39,6 +39,14 @@ fn slot_ar03_the_file_counts_and_not_the_address() -> Outcome {
     Ok(())
 }
 
+/// A file of so many pages, and a slot with it.
+fn backed(guest: &Guest, place: u64, pages: u64) -> Result<Fd, String> {
+    let file = succeed("a file", memfd(&guest.vm, pages * P, MMAP_SHARED))?;
+    let set = set_slot(&guest.vm, slot(1, place, pages * P, file.raw(), 0));
+    succeed("its slot", set)?;
+    Ok(file)
+}
+
 /// A run that fails for want of memory.
 fn memory_fault(vcpu: &Vcpu, kind: u64, errno: i32, address: u64) -> Outcome {
     refused("the run", vcpu.run(), errno)?;
@@ -53,8 +61,7 @@ fn slot_px01_a_deleted_slot_is_a_memory_fault() -> Outcome {
             kind,
             &[&[Do::Report(1), Do::Load(8, place), Do::Load(8, place), Do::Go(0)]],
         )?;
-        let file = succeed("a file", memfd(&guest.vm, P, MMAP_SHARED))?;
-        succeed("a slot", set_slot(&guest.vm, slot(1, place, P, file.raw(), 0)))?;
+        let file = backed(&guest, place, 1)?;
         guest.vcpu().reports("the guest", 1)?;
         if kind == PROTECTED {
             // What a guest has stays with it: only what it has not can go.
@@ -112,10 +119,6 @@ fn stores(memory: &Mapping, offset: u64, word: u64) -> Outcome {
     Ok(())
 }
 
-/// `fallocate`'s modes.
-const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
-const PUNCH: i32 = KEEP | libc::FALLOC_FL_PUNCH_HOLE;
-
 /// What a guest loops on, and what it stores there.
 const LOOP: u64 = 1 << 32;
 const WORD: u64 = 7;
@@ -125,10 +128,9 @@ fn slot_px01_a_slot_is_deleted_while_a_vcpu_loops_on_it() -> Outcome {
     let begins = [Do::Report(1), Do::Go(1)];
     let loops = [Do::Store(8, LOOP, WORD), Do::Go(1)];
     let guest = Guest::new(0, &[&begins, &loops])?;
-    let file = succeed("a file", memfd(&guest.vm, P, MMAP_SHARED))?;
+    let file = backed(&guest, LOOP, 1)?;
     let memory = succeed("a mapping", Mapping::of(&file, 0, P))?;
     let set = |size| set_slot(&guest.vm, slot(1, LOOP, size, file.raw(), 0));
-    succeed("a slot", set(P))?;
     guest.vcpu().reports("the guest", 1)?;
     for _ in 0..3 {
         let run = meanwhile(&guest, |_| {
@@ -215,13 +217,11 @@ fn slot_ar05_a_closed_file_is_a_memory_fault_and_another_takes_its_place() -> Ou
     for kind in KINDS {
         let place = 1 << 32;
         let guest = Guest::new(kind, &[&[Do::Load(8, place)]])?;
-        let file = succeed("a file", memfd(&guest.vm, P, MMAP_SHARED))?;
-        succeed("a slot", set_slot(&guest.vm, slot(1, place, P, file.raw(), 0)))?;
+        let file = backed(&guest, place, 1)?;
         drop(file);
         memory_fault(guest.vcpu(), kind, libc::EFAULT, place)?;
         succeed("deleting the slot", set_slot(&guest.vm, slot(1, place, 0, 0, 0)))?;
-        let other = succeed("another", memfd(&guest.vm, P, MMAP_SHARED))?;
-        succeed("its slot", set_slot(&guest.vm, slot(1, place, P, other.raw(), 0)))?;
+        let _other = backed(&guest, place, 1)?;
         guest.vcpu().reports("what the guest finds", 0)?;
     }
     Ok(())
@@ -236,9 +236,7 @@ fn slot_ar05_of_a_closed_file_a_protected_guest_keeps_what_it_has() -> Outcome {
     ];
     for kind in KINDS {
         let guest = Guest::new(kind, &[&list])?;
-        let file = succeed("a file", memfd(&guest.vm, 2 * P, MMAP_SHARED))?;
-        let slot = slot(1, LOOP, 2 * P, file.raw(), 0);
-        succeed("a slot", set_slot(&guest.vm, slot))?;
+        let file = backed(&guest, LOOP, 2)?;
         guest.vcpu().reports("the guest", 1)?;
         drop(file);
         // What the host lent it is the host's again.
@@ -289,9 +287,7 @@ fn slot_ar06_pages_come_and_go_one_by_one() -> Outcome {
         list.extend(LEFT.map(|(page, pages, word)| Do::Check(LOOP + page * P, pages * P, word)));
         list.extend([Do::Store(8, LOOP + 5 * P, 9), Do::Load(8, LOOP + 5 * P)]);
         let guest = Guest::new(kind, &[&list])?;
-        let file = succeed("a file", memfd(&guest.vm, BLOCK * P, MMAP_SHARED))?;
-        let slot = slot(1, LOOP, BLOCK * P, file.raw(), 0);
-        succeed("a slot", set_slot(&guest.vm, slot))?;
+        let file = backed(&guest, LOOP, BLOCK)?;
         guest.vcpu().reports("the guest", 1)?;
         for page in GONE {
             if kind == PROTECTED {
@@ -319,9 +315,8 @@ fn slot_ar06_a_page_is_punched_while_a_vcpu_loops_on_it() -> Outcome {
     let begins = [Do::Report(1), Do::Go(1)];
     let loops = [Do::Store(8, LOOP, WORD), Do::Go(1)];
     let guest = Guest::new(0, &[&begins, &loops])?;
-    let file = succeed("a file", memfd(&guest.vm, P, MMAP_SHARED))?;
+    let file = backed(&guest, LOOP, 1)?;
     let memory = succeed("a mapping", Mapping::of(&file, 0, P))?;
-    succeed("a slot", set_slot(&guest.vm, slot(1, LOOP, P, file.raw(), 0)))?;
     let other = succeed("a file", memfd(&guest.vm, OTHERS * P, MMAP_SHARED))?;
     let theirs = succeed("a mapping", Mapping::of(&other, 0, OTHERS * P))?;
     guest.vcpu().reports("the guest", 1)?;
@@ -351,8 +346,7 @@ fn slot_that_comes_late_is_memory() -> Outcome {
         let list = [Do::Report(1), Do::Store(8, place, 5), Do::Load(8, place)];
         let guest = Guest::new(kind, &[&list])?;
         guest.vcpu().reports("the guest", 1)?;
-        let file = succeed("a file", memfd(&guest.vm, P, MMAP_SHARED))?;
-        succeed("a slot", set_slot(&guest.vm, slot(1, place, P, file.raw(), 0)))?;
+        let _file = backed(&guest, place, 1)?;
         guest.vcpu().reports("what it stored", 5)?;
     }
     Ok(())
