@@ -8,6 +8,7 @@ use super::{cases, refused, same, succeed};
 use crate::Outcome;
 use crate::device::{Errno, Mapping, PUNCH, shared_memory};
 use crate::guest::{BASE, DATA, Do, Exit, OwnGuest, P};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -189,8 +190,11 @@ fn own_memory_changes_while_vcpus_run() -> Outcome {
     ];
     let guest = OwnGuest::new(PAGES, &[&lists[0], &lists[1], &lists[2]])?;
     let over = AtomicBool::new(false);
+    // A thread that starts maps memory of its own, which must not be where the guest's is away.
+    let started = Barrier::new(3);
     // Each vCPU meets memory that is not there, and tries again until it is.
     let runs = |vcpu: usize| -> Outcome {
+        started.wait();
         while !over.load(Ordering::SeqCst) {
             match guest.vcpus[vcpu].run() {
                 Ok(Exit::Store(..)) | Err(Errno(libc::EFAULT)) => {}
@@ -201,6 +205,7 @@ fn own_memory_changes_while_vcpus_run() -> Outcome {
     };
     std::thread::scope(|scope| {
         let vcpus = [scope.spawn(|| runs(0)), scope.spawn(|| runs(1))];
+        started.wait();
         let until = Instant::now() + Duration::from_secs(4);
         let (memory, mut turn) = (&guest.memory, 0_u64);
         let changed = (|| {
