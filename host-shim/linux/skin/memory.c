@@ -9,8 +9,10 @@
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <linux/vmstat.h>
 #include <asm/barrier.h>
 #include <asm/memory.h>
 #include <asm/sysreg.h>
@@ -58,11 +60,26 @@ unsigned long fh_direct_map(void)
 	return (unsigned long)phys_to_virt(PHYS_OFFSET) - PHYS_OFFSET;
 }
 
+/*
+ * Whether what the machine still has is for others. Nothing can take a guest's pages back: with the last ones given away,
+ * whoever wanted one next, this module's own heap among them, would have somebody killed for it. What is kept is bounded as
+ * Linux bounds what it keeps for a user (Documentation/sysctl/vm.rst, user_reserve_kbytes).
+ */
+static bool is_scarce(unsigned int order)
+{
+	unsigned long all = totalram_pages(), kept = min(all / 128, SZ_128M >> PAGE_SHIFT);
+	/* What is set apart for devices (CMA) is lent to pages that can be moved away only: to none of ours, and no page table. */
+	long lent = global_zone_page_state(NR_FREE_CMA_PAGES), free = global_zone_page_state(NR_FREE_PAGES);
+
+	/* Of so much that is free, enough is available; to know what is takes longer. */
+	return free - lent < (long)(all / 16) && si_mem_available() - lent < (long)(kept + (1UL << order));
+}
+
 u64 fh_pages_allocate(unsigned int order, bool zero, bool *zeroed)
 {
 	/* Whoever asks can live without, or tells its user: nobody is killed for it. */
 	gfp_t flags = GFP_KERNEL_ACCOUNT | __GFP_NORETRY | __GFP_NOWARN | (zero ? __GFP_ZERO : 0);
-	struct page *pages = alloc_pages(flags, order);
+	struct page *pages = is_scarce(order) ? NULL : alloc_pages(flags, order);
 
 	if (!pages)
 		return U64_MAX;

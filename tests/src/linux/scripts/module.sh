@@ -151,7 +151,7 @@ case_tells_figures_of_descriptors() {
 case_refuses_memory_that_there_is_not() {
     load
     killed="$(awk '$1 == "oom_kill" { print $2 }' /proc/vmstat)"
-    kvm_cases exhaustion 3
+    kvm_cases exhaustion 4
     mount -t cgroup2 none /sys/fs/cgroup
     group=/sys/fs/cgroup/small
     echo +memory >/sys/fs/cgroup/cgroup.subtree_control

@@ -14,6 +14,7 @@ cases![
     exhaustion_of_what_a_process_may_lock_is_refused,
     exhaustion_of_what_it_may_lock_ends_a_run_that_can_go_on,
     exhaustion_of_the_machine_is_refused,
+    exhaustion_of_the_machine_ends_a_run_that_can_go_on,
     group_memory_is_charged_and_refused,
     group_memory_that_is_refused_ends_a_run_that_can_go_on,
     group_memory_that_is_refused_to_a_mapping_is_a_bus_error,
@@ -136,17 +137,43 @@ fn exhaustion_of_what_it_may_lock_ends_a_run_that_can_go_on() -> Outcome {
     same("what is pinned", pinned()?, 0)
 }
 
-fn exhaustion_of_the_machine_is_refused() -> Outcome {
-    // More than the machine has.
-    let (_vm, file) = file_of(4096 * MIB)?;
+/// More than the machine has.
+const TOO_MUCH: u64 = 4096 * MIB;
+
+/// Takes all that the machine has for guests. Others still have memory, so that nobody is killed for it.
+fn fill_machine(file: &Fd) -> Outcome {
     refused(
         "more than there is",
-        file.fallocate(KEEP, 0, 4096 * MIB),
+        file.fallocate(KEEP, 0, TOO_MUCH),
         libc::ENOMEM,
     )?;
-    succeed("punching", file.fallocate(PUNCH, 0, 4096 * MIB))?;
+    within("what is pinned", pinned()?, 256 * MIB..TOO_MUCH)?;
+    // Each page of it is this process's own, from now on.
+    let others = vec![1_u8; 4 * MIB as usize];
+    same(
+        "what others have",
+        others.iter().map(|&byte| u64::from(byte)).sum(),
+        4 * MIB,
+    )
+}
+
+fn exhaustion_of_the_machine_is_refused() -> Outcome {
+    let (_vm, file) = file_of(TOO_MUCH)?;
+    fill_machine(&file)?;
+    succeed("punching", file.fallocate(PUNCH, 0, TOO_MUCH))?;
     same("what is pinned", pinned()?, 0)?;
     succeed("what there is", file.fallocate(KEEP, 0, 16 * MIB))
+}
+
+fn exhaustion_of_the_machine_ends_a_run_that_can_go_on() -> Outcome {
+    let (guest, _file) = reaching(MIB)?;
+    let (_vm, filler) = file_of(TOO_MUCH)?;
+    fill_machine(&filler)?;
+    for _ in 0..3 {
+        refused("a run", guest.vcpu().run(), libc::ENOMEM)?;
+    }
+    succeed("punching", filler.fallocate(PUNCH, 0, 64 * MIB))?;
+    guest.vcpu().reports("the guest", 2)
 }
 
 /// Takes what the group may have, but for less than a block of pages.
