@@ -55,7 +55,7 @@ impl Mapping {
         let length = length as usize;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let wanted = core::ptr::with_exposed_provenance_mut(address);
-        // SAFETY: the kernel takes a place only where there is nothing.
+        // SAFETY: the kernel takes a place only where there is nothing, or it is a part of what we have mapped.
         let address = unsafe { libc::mmap(wanted, length, protection, flags, -1, 0) };
         if address == libc::MAP_FAILED {
             return Err(last_error());
@@ -73,6 +73,12 @@ impl Mapping {
     /// Puts memory of the process's own there again. Refused if something else has been mapped there in the meantime.
     pub(crate) fn map_again(&self, offset: u64, length: u64) -> Result<(), Errno> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+        Self::place(self.address + offset as usize, length, flags).map(drop)
+    }
+
+    /// Puts new memory of the process's own in the place of a part of it.
+    pub(crate) fn replace(&self, offset: u64, length: u64) -> Result<(), Errno> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
         Self::place(self.address + offset as usize, length, flags).map(drop)
     }
 

@@ -196,7 +196,7 @@ fn poison_ar04_is_told_and_the_guest_goes_on_with_another_page() -> Outcome {
         refused("the run", guest.vcpu().run(), libc::EHWPOISON)?;
         same("the exit", guest.vcpu().exit(), Exit::MemoryFault([0, DATA, P]))?;
     }
-    succeed("memory again", guest.memory.map_again(OFFSET, P))?;
+    succeed("other memory", guest.memory.replace(OFFSET, P))?;
     guest.vcpu().reports("what it finds", 0)?;
     guest.vcpu().reports("what it finds", 0)
 }
