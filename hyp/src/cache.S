@@ -2,15 +2,6 @@
 
     .section .text.cache, "ax"
 
-// A fixup: if the instruction at `at` takes an external abort, EL2 goes on at `to`.
-.macro cache_fixup at, to
-    .pushsection .fixup, "a"
-    .balign 4
-    .long   \at - .
-    .long   \to - .
-    .popsection
-.endm
-
 // The smallest data cache line of this CPU, in bytes. CTR_EL0.DminLine is the log2 of its words.
 .macro cache_line register, scratch
     mrs     \register, ctr_el0
@@ -26,7 +17,7 @@
 11:
 .rept   16
 10: dc      \operation, x0
-    cache_fixup 10b, \aborted
+    fixup 10b, \aborted
     add     x0, x0, x2
 .endr
 12: sub     x3, x1, x0
@@ -34,7 +25,7 @@
     b.ge    11b
     b       14f
 13: dc      \operation, x0
-    cache_fixup 13b, \aborted
+    fixup 13b, \aborted
     add     x0, x0, x2
 14: cmp     x0, x1
     b.lo    13b
@@ -83,9 +74,9 @@ cache_zero:
     mov     x0, xzr
     ret
 6:  stp     xzr, xzr, [x0]
-    cache_fixup 6b, 8f
+    fixup 6b, 8f
 7:  stp     xzr, xzr, [x0, #16]
-    cache_fixup 7b, 8f
+    fixup 7b, 8f
     add     x0, x0, #32
     cmp     x0, x1
     b.lo    6b
@@ -93,6 +84,6 @@ cache_zero:
 8:  ret
     .size cache_zero, . - cache_zero
 
-    .purgem cache_fixup
+    .purgem fixup
     .purgem cache_line
     .purgem cache_steps

@@ -9,7 +9,7 @@ use crate::fixup;
 use core::arch::global_asm;
 use hyp_core::addr::PhysAddr;
 
-global_asm!(include_str!("cache.S"));
+global_asm!(include_str!("fixup.S"), include_str!("cache.S"));
 
 unsafe extern "C" {
     /// Cleans (and invalidates) the lines of `[start, end)` to the point of coherency.

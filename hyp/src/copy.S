@@ -2,27 +2,18 @@
 
     .section .text.copy, "ax"
 
-// A fixup: if the instruction at `at` takes an external abort, EL2 goes on at `to`.
-.macro copy_fixup at, to
-    .pushsection .fixup, "a"
-    .balign 4
-    .long   \at - .
-    .long   \to - .
-    .popsection
-.endm
-
 // copy_piece(x0: from, x1: to): 64 bytes -> x0: 0, or from if it aborted. Clobbers x2 to x9.
     .global copy_piece
     .type copy_piece, %function
 copy_piece:
 1:  ldp     x2, x3, [x0]
-    copy_fixup 1b, 5f
+    fixup 1b, 5f
 2:  ldp     x4, x5, [x0, #16]
-    copy_fixup 2b, 5f
+    fixup 2b, 5f
 3:  ldp     x6, x7, [x0, #32]
-    copy_fixup 3b, 5f
+    fixup 3b, 5f
 4:  ldp     x8, x9, [x0, #48]
-    copy_fixup 4b, 5f
+    fixup 4b, 5f
     stp     x2, x3, [x1]
     stp     x4, x5, [x1, #16]
     stp     x6, x7, [x1, #32]
@@ -41,13 +32,13 @@ copy_piece:
     b.lo    3f
 1:  ldp     x3, x4, [x1], #16
 2:  stp     x3, x4, [x0], #16
-    copy_fixup \pair, 7f
+    fixup \pair, 7f
     subs    x2, x2, #2
     b.hs    1b
 3:  tbz     x2, #0, 6f
 4:  ldr     x3, [x1]
 5:  str     x3, [x0]
-    copy_fixup \single, 7f
+    fixup \single, 7f
 6:  mov     x0, xzr
     ret
 7:  mov     x0, #1
@@ -59,4 +50,4 @@ copy_words copy_shared_in, 1b, 4b
 copy_words copy_shared_out, 2b, 5b
 
     .purgem copy_words
-    .purgem copy_fixup
+    .purgem fixup

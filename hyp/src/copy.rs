@@ -6,7 +6,7 @@ use crate::fixup::{self, Aborted};
 use core::arch::global_asm;
 use hyp_core::addr::{FRAME_SIZE, Frame};
 
-global_asm!(include_str!("copy.S"));
+global_asm!(include_str!("fixup.S"), include_str!("copy.S"));
 
 /// Bytes that are read at once: a line of most caches, and a block of SHA-256.
 pub(crate) const PIECE: usize = 64;
