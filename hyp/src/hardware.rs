@@ -4,7 +4,7 @@
 
 use crate::home::Home;
 use crate::percpu::PerCpu;
-use crate::{barrier, cache, copy, cpu, exit, machine, pool, tlb, window, world};
+use crate::{barrier, cache, copy, cpu, digest, exit, machine, pool, tlb, window, world};
 use aarch64_cpu::registers::{SCTLR_EL1, VBAR_EL1};
 use core::fmt::Debug;
 use core::ptr;
@@ -142,12 +142,12 @@ impl Hardware for Machine {
         });
     }
 
-    fn read_frame(&self, frame: Frame, sink: &mut dyn FnMut(&[u8])) -> Result<(), ExternalAbort> {
-        let read = window::with(FrameSpan::single(frame), |start, end| {
+    fn digest(&self, frame: Frame) -> Result<[u8; 32], ExternalAbort> {
+        let digest = window::with(FrameSpan::single(frame), |start, end| {
             // SAFETY: the window maps it.
-            unsafe { copy::read(start, end, sink) }
+            unsafe { digest::of(start, end) }
         });
-        read.map_err(|_| ExternalAbort { frame })
+        digest.map_err(|_| ExternalAbort { frame })
     }
 
     fn invalidate_code(&self) {

@@ -21,6 +21,7 @@ mod console;
 mod copy;
 mod cpu;
 mod device;
+mod digest;
 mod entry;
 mod exit;
 mod farewell;

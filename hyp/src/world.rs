@@ -257,6 +257,25 @@ pub(crate) fn put(vcpu: &mut VcpuContext) {
     PerCpu::this().guest_root.store(0, Ordering::Release);
 }
 
+/// Does `work` with the vector registers, and gives the host's back. Answers `None`, and does nothing, where the CPU's
+/// features are not `wanted`, the host is in streaming mode, or a guest is loaded.
+pub(crate) fn with_vectors<R>(wanted: fn(&CpuFeatures) -> bool, work: impl FnOnce() -> R) -> Option<R> {
+    if PerCpu::this().guest_root.load(Ordering::Relaxed) != 0 {
+        return None;
+    }
+    World::with(|world| {
+        // CPTR_EL2 is the host's, by which they do not trap.
+        let features = &prepared(&world.controls).features;
+        if !features.simd || !wanted(features) || simd::is_streaming(features) {
+            return None;
+        }
+        world.vectors.save(features);
+        let result = work();
+        world.vectors.load(features);
+        Some(result)
+    })
+}
+
 fn prepared(controls: &Option<Controls>) -> &Controls {
     controls
         .as_ref()

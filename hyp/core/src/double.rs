@@ -42,6 +42,7 @@ use core::mem;
 use hyp_abi::{Counter, Features};
 use pool::Pool;
 use script::Script;
+use sha2::{Digest as _, Sha256};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 use store::TableStore;
@@ -62,8 +63,8 @@ pub enum Step {
     Prove(FrameSpan),
     /// Frames were cleaned.
     Clean(FrameSpan),
-    /// The contents of a frame were read.
-    ReadFrame(Frame),
+    /// The contents of a frame were digested.
+    Digest(Frame),
     /// Instruction caches were emptied.
     InvalidateCode,
     /// A word of a frame was read that the host may write at any time.
@@ -397,13 +398,12 @@ impl<G: Geometry> Hardware for Machine<G> {
         held(&self.memory).clean(frames);
     }
 
-    fn read_frame(&self, frame: Frame, sink: &mut dyn FnMut(&[u8])) -> Result<(), ExternalAbort> {
+    fn digest(&self, frame: Frame) -> Result<[u8; 32], ExternalAbort> {
         self.speculate();
         held(&self.tlb).assert_unreachable(FrameSpan::single(frame));
-        self.log(Step::ReadFrame(frame));
+        self.log(Step::Digest(frame));
         let contents = held(&self.memory).read(frame)?;
-        sink(std::format!("{contents:?}").as_bytes());
-        Ok(())
+        Ok(Sha256::digest(std::format!("{contents:?}")).into())
     }
 
     fn invalidate_code(&self) {

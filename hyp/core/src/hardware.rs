@@ -206,11 +206,11 @@ pub trait Hardware: Sync + Debug {
     /// last owner wrote is still on its way.
     fn clean(&self, frames: FrameSpan);
 
-    /// Shows the contents of a frame that only EL2 may reach to `sink`, piece by piece, in order.
+    /// The SHA-256 of the contents of a frame that only EL2 may reach.
     ///
     /// # Errors
     /// [`ExternalAbort`] if the memory answers with one.
-    fn read_frame(&self, frame: Frame, sink: &mut dyn FnMut(&[u8])) -> Result<(), ExternalAbort>;
+    fn digest(&self, frame: Frame) -> Result<[u8; 32], ExternalAbort>;
 
     /// Removes what the instruction caches of all CPUs hold: a guest may be about to execute from frames that had
     /// other contents.

@@ -1,8 +1,9 @@
-//! Floating point and vectors. EL2 never uses them, so they stay the host's until the guest does.
+//! Floating point and vectors. They stay the host's until a guest uses them, or EL2 itself does for a moment.
 //!
-//! The guest's first use traps. Then all that the host has in them is saved, on a CPU with SVE at the longest vectors
-//! that there are, whatever the host has chosen: what a shorter choice hides is there when a longer one is made. A
-//! guest has V0 to V31 alone; SVE and SME trap from it, so ZCR_EL1, SMCR_EL1, SVCR and ZA are never touched.
+//! A guest's first use traps. Then, and before EL2 computes with them, all that the host has in them is saved, on a CPU
+//! with SVE at the longest vectors that there are, whatever the host has chosen: what a shorter choice hides is there when
+//! a longer one is made. A guest has V0 to V31 alone; SVE and SME trap from it, so ZCR_EL1, SMCR_EL1, SVCR and ZA are never
+//! touched.
 
 #![expect(unsafe_code, reason = "calls the assembly that uses vector registers")]
 

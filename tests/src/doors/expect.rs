@@ -203,7 +203,7 @@ pub fn expected(steps: &[Step], act: &Act, model: &Model, cpu: &mut Cpu) -> Vec<
                 frames: frames.frames(),
             }),
             Step::Clean(frames) => all.push(show(frames, Work::Clean)),
-            Step::ReadFrame(frame) => all.push(show(FrameSpan::single(frame), Work::Read)),
+            Step::Digest(frame) => all.push(show(FrameSpan::single(frame), Work::Read)),
             Step::InvalidateCode => all.push(Expected::InvalidateCode),
             Step::Allocate(_) => all.push(Expected::ZeroPage),
             Step::LoadGuest(guest) => {

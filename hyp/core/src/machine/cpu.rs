@@ -78,6 +78,8 @@ pub struct CpuFeatures {
     pub random_numbers: bool,
     /// Floating point and Advanced SIMD.
     pub simd: bool,
+    /// FEAT_SHA256: SHA-256 in vector registers.
+    pub sha256: bool,
     /// FEAT_SVE.
     pub sve: bool,
     /// FEAT_SME.
@@ -141,6 +143,7 @@ pub fn judge_cpu(identity: &CpuIdentity) -> Result<CpuFeatures, RefusalReason> {
         branch_target_identification: id.bt() != 0,
         random_numbers: id.rndr() != 0,
         simd: !is_negative(id.adv_simd()) && !is_negative(id.fp()),
+        sha256: id.sha2() != 0,
         sve: id.sve() != 0,
         sme: id.sme() != 0,
         mte: id.mte() != 0,

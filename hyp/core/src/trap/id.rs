@@ -127,6 +127,8 @@ fields! {
     rndr = isar0[60];
     /// ID_AA64ISAR0_EL1.TLB: 1 is the outer shareable TLBIs, 2 adds TLBIs by range.
     tlb = isar0[56];
+    /// ID_AA64ISAR0_EL1.SHA2: 1 is FEAT_SHA256, 2 adds FEAT_SHA512.
+    sha2 = isar0[12];
     /// ID_AA64ISAR0_EL1.TME.
     tme = isar0[24];
     /// ID_AA64ISAR1_EL1.LS64.

@@ -122,7 +122,7 @@ fn physical_address_sizes() {
 fn each_feature_has_its_own_field() {
     type Set = fn(&mut IdRegisters) -> &mut u64;
     type Change = fn(&mut CpuFeatures);
-    let rows: [(Set, u64, Change); 32] = [
+    let rows: [(Set, u64, Change); 33] = [
         (|id| &mut id.mmfr1, 2 << 4, |f| f.vmid_bits = 16),
         (|id| &mut id.mmfr1, 1 << 16, |f| f.limited_ordering = true),
         (|id| &mut id.mmfr1, 1 << 20, |f| f.privileged_access_never = true),
@@ -139,6 +139,7 @@ fn each_feature_has_its_own_field() {
         (|id| &mut id.mmfr2, 2 << 56, |f| f.enhanced_traps = true),
         (|id| &mut id.mmfr0, 1 << 56, |f| f.fine_grained_traps = 1),
         (|id| &mut id.mmfr0, 2 << 60, |f| f.enhanced_counter = 2),
+        (|id| &mut id.isar0, 1 << 12, |f| f.sha256 = true),
         (|id| &mut id.isar0, 2 << 56, |f| f.tlbi_range = true),
         (|id| &mut id.isar0, 1 << 60, |f| f.random_numbers = true),
         (|id| &mut id.isar1, 1 << 36, |f| f.speculation_barrier = true),

@@ -10,7 +10,7 @@ use crate::ownership::reclaim::Scrubbed;
 use crate::vm::Life;
 use arrayvec::ArrayVec;
 use hyp_abi::Counter;
-use sha2::{Digest, Sha256};
+use sha2::Digest as _;
 
 /// The most frames of one step: 64 KiB.
 const STEP: usize = 16;
@@ -87,11 +87,10 @@ impl<H: Hardware> Ownership<'_, H> {
     fn digests_of(&self, frames: FrameSpan) -> (Digests, bool) {
         let mut digests = Digests::new();
         for frame in frames.iter() {
-            let mut sha = Sha256::new();
-            if self.hw.read_frame(frame, &mut |part| sha.update(part)).is_err() {
+            let Ok(digest) = self.hw.digest(frame) else {
                 return (digests, true);
-            }
-            if digests.try_push(sha.finalize().into()).is_err() {
+            };
+            if digests.try_push(digest).is_err() {
                 break;
             }
         }

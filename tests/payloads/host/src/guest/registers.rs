@@ -1,4 +1,4 @@
-//! All of the host's own registers, across a run of a guest.
+//! All of the host's own registers, across a call: most of all one that runs a guest.
 #![expect(unsafe_code, reason = "runs assembly on a block of its own")]
 
 use core::mem::offset_of;
@@ -43,6 +43,11 @@ pub(crate) struct After {
 
 /// Runs a vCPU once with every register of the host set, and looks for each, and for `secret`, afterwards.
 pub(crate) fn run(vm: u64, index: u64, secret: Secret) -> After {
+    call(VmCall::Run { vm, index }, secret)
+}
+
+/// Calls EL2 with every register of the host set, and looks for each, and for `secret`, afterwards.
+pub(crate) fn call(call: VmCall, secret: Secret) -> After {
     let own = |number: usize| 0x1057_0000_0000_0000 | (number as u64) << 8 | 0x100;
     let own_vector = |number: usize| u128::from(own(100 + number)) << 64 | u128::from(own(200 + number));
     let mut block = Block {
@@ -52,7 +57,7 @@ pub(crate) fn run(vm: u64, index: u64, secret: Secret) -> After {
         v: core::array::from_fn(own_vector),
         system: core::array::from_fn(|number| own(300 + number)),
     };
-    block.x[..7].copy_from_slice(&VmCall::Run { vm, index }.encode());
+    block.x[..7].copy_from_slice(&call.encode());
     let place = &raw mut block;
     // SAFETY: the routine keeps what the calling convention wants kept, and writes to the block alone.
     unsafe { hold_hvc(place.wrapping_byte_add(offset_of!(Block, x)).cast()) };

@@ -1,13 +1,14 @@
 //! The launch digest: what it is made of, and who can read it.
 
 use super::support::{INVALID, PAGE, running};
+use super::vectors::{needs_sme, needs_sve, streaming};
 use crate::cases::support;
-use crate::guest::{Plan, Vm, calls, image};
+use crate::guest::{Plan, Vm, calls, image, registers, sve};
 use crate::registry::{Outcome, TestResult, case, ensure, ensure_eq, succeed};
 use hyp_abi::guest_call::GuestCallId;
 use hyp_abi::vm::VmFlags;
 use hyp_abi::{FRAME_SIZE, VmCall};
-use payload_protocol::{Start, layout};
+use payload_protocol::{Secret, Start, layout};
 use sha2::{Digest as _, Sha256};
 
 /// The digest of a launched VM, as the host is told.
@@ -119,14 +120,28 @@ case!(whatever_a_guest_is_launched_with_is_in_its_digest, {
 
 /// The digest of a guest that was given these pages, full of these values, before its launch.
 fn with_pages(pages: &[(u64, u64)]) -> Result<[u64; 4], Outcome> {
+    with_pages_by(pages, |donation| {
+        succeed!(calls::call(donation));
+        Ok(())
+    })
+}
+
+/// The same; each page is given by `donate`.
+fn with_pages_by(pages: &[(u64, u64)], donate: impl Fn(VmCall) -> TestResult) -> Result<[u64; 4], Outcome> {
     let vm = Vm::load(Plan::protected())?;
+    // What a table of the guest's may take: no donation is refused for that.
+    calls::top_up(vm.handle(), 4)?;
     for &(gfn, value) in pages {
         let frame = vm.set_aside(1)?;
         let view = crate::frames::Frames::adopt(frame);
         // The same wherever it lies.
         view.zero();
         view.write_code(0, &[value as u32]);
-        calls::donate(vm.handle(), frame, gfn)?;
+        donate(VmCall::Donate {
+            vm: vm.handle(),
+            range: frame,
+            gfn,
+        })?;
         vm.note(gfn, frame.base);
     }
     vm.launch_loaded()?;
@@ -152,6 +167,58 @@ case!(contents_places_and_order_are_in_the_digest, {
     ] {
         ensure!(with_pages(other)? != first, "{other:x?} makes no difference");
     }
+    Ok(())
+});
+
+/// What is donated by the cases that look at the host's registers.
+const SOME: &[(u64, u64)] = &[(PAGE, 0x1234), (PAGE + 1, 0)];
+
+// EL2 computes with the vector registers where the CPU has SHA-256.
+case!(the_hosts_registers_survive_a_digest, {
+    let found = with_pages_by(SOME, |donation| {
+        let after = registers::call(donation, Secret::new(1));
+        ensure_eq!(after.results[0], 0, "status");
+        ensure_eq!(
+            (after.general, after.vectors, after.system),
+            (0, 0, 0),
+            "registers that changed"
+        );
+        Ok(())
+    })?;
+    ensure_eq!(found, with_pages(SOME)?, "digest");
+    Ok(())
+});
+
+case!(the_hosts_sve_state_survives_a_digest_at_every_length, {
+    needs_sve()?;
+    let wanted = with_pages(SOME)?;
+    for length in 1..=16 {
+        let found = with_pages_by(SOME, |donation| {
+            let bytes = sve::set_length(length);
+            let registers = sve::Registers::numbered(bytes, length as u8);
+            registers.load();
+            let done = calls::call(donation);
+            let after = sve::Registers::stored();
+            succeed!(done);
+            ensure!(
+                after == registers,
+                "the host's registers changed at {bytes} bytes"
+            );
+            Ok(())
+        })?;
+        ensure_eq!(found, wanted, "digest");
+    }
+    Ok(())
+});
+
+// There the CPU has no such instructions, and EL2 computes without them.
+case!(a_digest_in_streaming_mode_is_the_same, {
+    needs_sme()?;
+    let found = with_pages_by(SOME, |donation| {
+        succeed!(streaming(|| calls::call(donation))?);
+        Ok(())
+    })?;
+    ensure_eq!(found, with_pages(SOME)?, "digest");
     Ok(())
 });
 

@@ -96,7 +96,7 @@ case!(vectors_survive_a_switching_load_on_all_cpus, {
 });
 
 /// Skips the case on a CPU without SVE.
-fn needs_sve() -> TestResult {
+pub(super) fn needs_sve() -> TestResult {
     if !sve::is_there() {
         skip!("the CPU has no SVE");
     }
@@ -166,12 +166,17 @@ const WRITE_CPACR: u32 = 0xd518_1040;
 const READ_CPACR: u32 = 0xd538_1040;
 const READ_PFR1: u32 = 0xd538_0420;
 
-case!(a_guest_is_not_entered_in_streaming_mode, {
+/// Skips the case on a CPU without SME.
+pub(super) fn needs_sme() -> TestResult {
     let [features, _] = succeed!(probe::execute(Level::El1, READ_PFR1, [0; 2]));
     if features >> 24 & 0xf == 0 {
         skip!("the CPU has no SME");
     }
-    let vm = running_with(0)?;
+    Ok(())
+}
+
+/// Does `work` in streaming mode.
+pub(super) fn streaming<R>(work: impl FnOnce() -> R) -> Result<R, Outcome> {
     let [before, _] = succeed!(probe::execute(Level::El1, READ_CPACR, [0; 2]));
     // CPACR_EL1.SMEN and ZEN.
     succeed!(probe::execute(
@@ -180,14 +185,20 @@ case!(a_guest_is_not_entered_in_streaming_mode, {
         [before | 0b11 << 24 | 0b11 << 16, 0]
     ));
     succeed!(probe::execute(Level::El1, STREAM, [0; 2]));
+    let result = work();
+    succeed!(probe::execute(Level::El1, STOP_STREAMING, [0; 2]));
+    succeed!(probe::execute(Level::El1, WRITE_CPACR, [before, 0]));
+    Ok(result)
+}
+
+case!(a_guest_is_not_entered_in_streaming_mode, {
+    needs_sme()?;
+    let vm = running_with(0)?;
     let run = VmCall::Run {
         vm: vm.handle(),
         index: 0,
     };
-    let refused = ensure_refused_of(&vm, run, Status::StreamingMode, &[]);
-    succeed!(probe::execute(Level::El1, STOP_STREAMING, [0; 2]));
-    succeed!(probe::execute(Level::El1, WRITE_CPACR, [before, 0]));
-    refused?;
+    streaming(|| ensure_refused_of(&vm, run, Status::StreamingMode, &[]))??;
     super::support::ensure_alive(&vm)?;
     vm.end()
 });
