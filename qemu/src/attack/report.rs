@@ -22,6 +22,8 @@ pub struct Count {
 pub struct Report {
     /// Each hypercall by its name, those about VMs with `Vm` before it; `Unknown` for numbers that are none.
     pub calls: BTreeMap<String, Count>,
+    /// Whether EL2 has entropy for guests, if it said so.
+    pub entropy: Option<bool>,
     /// Each call of a guest by its name; `Other` for functions that EL2 does not answer itself.
     pub guest_calls: BTreeMap<String, Count>,
     /// How often a vCPU left, by the reason's name.
@@ -80,6 +82,7 @@ impl Report {
                 let range = base..base + number(frames)? * FRAME_SIZE;
                 self.guests.memory.push((number(seed)?, range));
             }
+            ("entropy", [there]) => self.entropy = Some(number(there)? != 0),
             ("secret", [seed]) => self.guests.seeds.push(number(seed)?),
             ("guest-audit", [frames]) => self.guest_audit = number(frames)?,
             ("deaths", [frames, zeroes]) => self.returned = (number(frames)?, number(zeroes)?),

@@ -191,13 +191,12 @@ impl Report {
     }
 
     fn judge_guests(&self, missing: &mut Vec<String>) {
-        // There is no entropy without the instruction for it, and no call either. An answer may once be taken for that to
-        // another call: a guest does not always do what it was told to.
-        let has_entropy = self
-            .guest_calls
-            .get("TrngVersion")
-            .is_some_and(|count| count.accepted > count.refused);
-        for id in guest_calls(has_entropy) {
+        // There is no entropy without the instruction for it, and no call either. The calls themselves do not tell: a guest
+        // does not always do what it was told to, and its answers are then taken for those to other calls.
+        if self.entropy.is_none() {
+            missing.push("nobody said whether there is entropy".to_owned());
+        }
+        for id in guest_calls(self.entropy.unwrap_or_default()) {
             let name = format!("{id:?}");
             if self
                 .guest_calls

@@ -28,9 +28,11 @@ pub(crate) use gadget::caught_at_el1;
 
 use crate::console::println;
 use crate::exit::{Exit, leave};
+use crate::hypercall::HYPERVISOR;
 use crate::{cpu, sysreg};
 use attacker::Attacker;
 use ground::{Estate, Ground};
+use hyp_abi::Features;
 use spin::Once;
 use spin::mutex::TicketMutex;
 use tally::Kind;
@@ -85,6 +87,10 @@ pub(crate) fn run(words: &str) -> ! {
     };
     println!("A begin {seed} {calls} {}", cpu::count());
     println!("A reservation {:#x} {:#x}", ground.hyp.start, ground.hyp.end);
+    if let Ok(info) = HYPERVISOR.version() {
+        let entropy = info.features.contains(Features::ENTROPY);
+        println!("A entropy {}", u8::from(entropy));
+    }
     for cpu in 0..cpu::count() {
         let estate = ESTATES[cpu].lock().take().expect("every CPU has its estate");
         *ATTACKERS[cpu].lock() = Some(Attacker::new(seed, cpu, ground, estate));
