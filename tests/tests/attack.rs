@@ -37,3 +37,18 @@ fn four_new_cpus_with_seed_3() -> Result<()> {
 fn four_new_cpus_with_a_new_seed() -> Result<()> {
     attack("max", 4, random_seed())
 }
+
+#[test]
+fn what_met_too_little_begins_again() -> Result<()> {
+    setup::ensure_tools()?;
+    let attack = Attack {
+        calls: 50,
+        ..Attack::new(1)
+    };
+    let mut begun = 0;
+    let report = attack.run(|line| begun += u32::from(line.starts_with("A begin ")))?;
+    ensure!(report.failures.is_empty(), "{}", report.table());
+    ensure!(!report.missing.is_empty(), "200 calls met everything");
+    ensure!(begun == 3, "{begun} attacks");
+    Ok(())
+}

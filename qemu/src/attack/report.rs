@@ -42,6 +42,8 @@ pub struct Report {
     pub pool: (u64, u64),
     /// What went wrong. Nothing, if Freehold is as it should be.
     pub failures: Vec<String>,
+    /// What was not met, and would have to be: by chance, or because it cannot be any more.
+    pub missing: Vec<String>,
     /// EL2's own memory in the end: its reservation, then what its pool keeps.
     hyp: Vec<Range<u64>>,
     guests: Guests,
@@ -183,10 +185,15 @@ impl Report {
         self.canaries = found;
     }
 
-    /// Whether Freehold is as it should be.
+    /// Whether Freehold is as it should be, as far as can be said.
     #[must_use]
     pub fn passed(&self) -> bool {
-        self.failures.is_empty()
+        self.failures.is_empty() && self.missing.is_empty()
+    }
+
+    /// Whether nothing went wrong, and too little was met.
+    pub(super) fn is_too_short(&self) -> bool {
+        self.failures.is_empty() && !self.missing.is_empty()
     }
 
     /// Everything, to be read.
@@ -245,7 +252,7 @@ impl Report {
                 found.seed, found.in_guest, found.in_hyp, found.leaked
             );
         }
-        for failure in &self.failures {
+        for failure in self.failures.iter().chain(&self.missing) {
             let _ = writeln!(text, "FAILED: {failure}");
         }
         text

@@ -126,76 +126,99 @@ pub(super) const EXITS: [ExitReason; 14] = [
 ];
 
 impl Sides {
-    /// Whether this is what was seen.
-    const fn are(self, Count { accepted, refused }: Count) -> bool {
+    /// Whether a side was seen that there must not be.
+    const fn contradict(self, Count { accepted, refused }: Count) -> bool {
         match self {
-            Self::Accepted => accepted > 0 && refused == 0,
-            Self::Refused => accepted == 0 && refused > 0,
-            Self::Both => accepted > 0 && refused > 0,
-            Self::Any => accepted + refused > 0,
+            Self::Accepted => refused > 0,
+            Self::Refused => accepted > 0,
+            Self::Both | Self::Any => false,
+        }
+    }
+
+    /// Whether a side was not seen that there must be.
+    const fn lack(self, Count { accepted, refused }: Count) -> bool {
+        match self {
+            Self::Accepted => accepted == 0,
+            Self::Refused => refused == 0,
+            Self::Both => accepted == 0 || refused == 0,
+            Self::Any => accepted + refused == 0,
         }
     }
 }
 
 impl Report {
-    /// Adds what is missing: calls that were never accepted or never refused, refusals that were never met.
+    /// Adds what went wrong, and what is missing: calls that were never accepted or never refused, refusals that were never
+    /// met.
     pub(in super::super) fn judge(&mut self, smp: u32, calls: u64) {
-        let mut missing = Vec::new();
-        self.judge_counts(smp, calls, &mut missing);
-        self.judge_guests(&mut missing);
-        if self.pool.0 == 0 || self.pool.1 == 0 {
-            missing.push("nothing went to EL2's pool and came back".to_owned());
-        }
-        if self.audit.0 == 0 || self.audit.1 != 0 {
-            missing.push(format!(
-                "the audit saw {} frames, and {} disagree",
-                self.audit.0, self.audit.1
-            ));
-        }
-        self.failures.append(&mut missing);
-    }
-
-    fn judge_counts(&self, smp: u32, calls: u64, missing: &mut Vec<String>) {
-        for (name, sides) in self::calls() {
-            let count = self.calls.get(&name).copied().unwrap_or_default();
-            if !sides.are(count) {
-                let Count { accepted, refused } = count;
-                missing.push(format!(
-                    "{name} was accepted {accepted} and refused {refused} times"
-                ));
-            }
-        }
+        self.judge_counts(smp);
         let issued: u64 = self
             .calls
             .values()
             .map(|count| count.accepted + count.refused)
             .sum();
         if issued < calls {
-            missing.push(format!("{issued} calls were issued, of {calls}"));
+            self.failures
+                .push(format!("{issued} calls were issued, of {calls}"));
         }
-        for status in statuses() {
-            let times = self.refusals.get(&format!("{status:?}"));
-            if times.is_none_or(|times| *times == 0) {
-                missing.push(format!("{status:?} was never answered"));
-            }
+        if self.audit.0 == 0 || self.audit.1 != 0 {
+            self.failures.push(format!(
+                "the audit saw {} frames, and {} disagree",
+                self.audit.0, self.audit.1
+            ));
         }
-        for (name, sides) in KINDS {
-            let count = self.attacks.get(name).copied().unwrap_or_default();
-            // One CPU alone cannot go off, and has nobody to quarrel with.
-            let alone = smp == 1 && matches!(name, "smc.cpu-cycle" | "access.contested");
-            if !sides.are(count) && !alone {
-                let Count { accepted, refused } = count;
-                missing.push(format!("{name}: {accepted} accepted, {refused} refused"));
-            }
-        }
-    }
-
-    fn judge_guests(&self, missing: &mut Vec<String>) {
         // There is no entropy without the instruction for it, and no call either. The calls themselves do not tell: a guest
         // does not always do what it was told to, and its answers are then taken for those to other calls.
         if self.entropy.is_none() {
-            missing.push("nobody said whether there is entropy".to_owned());
+            self.failures
+                .push("nobody said whether there is entropy".to_owned());
         }
+        let mut missing = self.unseen();
+        self.miss_of_guests(&mut missing);
+        if self.pool.0 == 0 || self.pool.1 == 0 {
+            missing.push("nothing went to EL2's pool and came back".to_owned());
+        }
+        self.missing.append(&mut missing);
+    }
+
+    fn judge_counts(&mut self, smp: u32) {
+        let calls = calls().map(|(name, sides)| {
+            let count = self.calls.get(&name).copied().unwrap_or_default();
+            (name, sides, count)
+        });
+        // One CPU alone cannot go off, and has nobody to quarrel with.
+        let is_alone = |name| smp == 1 && matches!(name, "smc.cpu-cycle" | "access.contested");
+        let kinds = KINDS.into_iter().filter(|(name, _)| !is_alone(*name));
+        let kinds = kinds.map(|(name, sides)| {
+            let count = self.attacks.get(name).copied().unwrap_or_default();
+            (name.to_owned(), sides, count)
+        });
+        let (mut failures, mut missing) = (Vec::new(), Vec::new());
+        for (name, sides, count) in calls.chain(kinds) {
+            let Count { accepted, refused } = count;
+            let what = format!("{name} was accepted {accepted} and refused {refused} times");
+            if sides.contradict(count) {
+                failures.push(what);
+            } else if sides.lack(count) {
+                missing.push(what);
+            }
+        }
+        self.failures.append(&mut failures);
+        self.missing.append(&mut missing);
+    }
+
+    /// The refusals that were never met.
+    fn unseen(&self) -> Vec<String> {
+        let is_unseen = |status: &Status| {
+            let times = self.refusals.get(&format!("{status:?}"));
+            times.is_none_or(|times| *times == 0)
+        };
+        let unseen = statuses().filter(is_unseen);
+        unseen
+            .map(|status| format!("{status:?} was never answered"))
+            .collect()
+    }
+
+    fn miss_of_guests(&self, missing: &mut Vec<String>) {
         for id in guest_calls(self.entropy.unwrap_or_default()) {
             let name = format!("{id:?}");
             if self
