@@ -94,6 +94,8 @@ case_a_protected_guest_uses_all_devices() {
 start() {
     console=$1
     shift
+    # Before the VMM opens it: nobody is to find in it what the guest before said.
+    : >$console
     # A pipe that is open both ways waits for nobody to open it.
     /freehold-vmm --kernel /guest/kernel --initrd /guest/initramfs "$@" >$console 2>&1 <>${typed:-/dev/null} &
 }
