@@ -99,8 +99,9 @@ pub(super) fn read(line: &str) -> Option<Event<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::story::plan;
-    use std::{io::Write as _, process::Command, process::Stdio};
+    use crate::{story::plan, workspace::Scratch};
+    use std::process::{Child, Command, Stdio};
+    use std::{fs, fs::OpenOptions, io::Write as _, path::PathBuf};
 
     #[test]
     fn a_line_is_an_event_only_if_it_is_whole() {
@@ -149,5 +150,85 @@ mod tests {
             .unwrap();
         shell.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
         assert!(shell.wait().unwrap().success());
+    }
+
+    /// A host that looked when two of the number's four digits were there took "pages=20" for what the guest had said.
+    #[test]
+    fn what_a_guest_says_is_heard_when_the_line_is_whole() {
+        let ground = Ground::new("guest secret=kept pages=20");
+        let mut shell = ground.hear("secret=kept");
+        // The next look comes at what it has not, until there is the rest.
+        while fs::read_to_string(ground.path("looks")).unwrap_or_default().len() < 3 {
+            assert!(shell.try_wait().unwrap().is_none(), "it heard what was not whole");
+        }
+        ground.say("48\r\n");
+        assert_eq!(told(shell), (true, "guest secret=kept pages=2048\n".into()));
+    }
+
+    /// What a guest said last may be there only when its VMM has ended.
+    #[test]
+    fn what_a_guest_said_last_is_heard() {
+        let ground = Ground::new("guest secret=intact\r\n");
+        fs::write(ground.path("status"), "0\n").unwrap();
+        assert_eq!(
+            told(ground.hear("secret=intact")),
+            (true, "guest secret=intact\n".into())
+        );
+    }
+
+    #[test]
+    fn a_guest_that_has_ended_is_not_waited_for() {
+        let ground = Ground::new("guest failed: there is no pool to lend\r\n");
+        fs::write(ground.path("report"), "freehold-vmm: over\n").unwrap();
+        fs::write(ground.path("status"), "1\n").unwrap();
+        assert_eq!(
+            told(ground.hear("secret")),
+            (
+                false,
+                "guest failed: there is no pool to lend\r\nfreehold-vmm: over\n".into()
+            )
+        );
+    }
+
+    /// Where the script has its files, instead of in `/tmp`.
+    struct Ground(Scratch);
+
+    impl Ground {
+        /// With a console that says this.
+        fn new(said: &str) -> Self {
+            let ground = Self(Scratch::new().unwrap());
+            ground.say(said);
+            ground
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn say(&self, words: &str) {
+            let mut console = OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(self.path("console"))
+                .unwrap();
+            console.write_all(words.as_bytes()).unwrap();
+        }
+
+        /// A shell that waits for the guest's words. Each time that it has to wait, it leaves a mark.
+        fn hear(&self, words: &str) -> Child {
+            let here = format!("{}/", self.0.path().display());
+            let wait = format!("usleep() {{ printf . >>{here}looks; sleep 0.1; }}\n");
+            let script = [&wait, &PROTECTED.replace("/tmp/", &here), "hear ", words].concat();
+            Command::new("sh")
+                .args(["-c", &script])
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
+        }
+    }
+
+    fn told(shell: Child) -> (bool, String) {
+        let output = shell.wait_with_output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
     }
 }

@@ -53,7 +53,9 @@ start() {
             --balloon 32M --report >/tmp/console 2>/tmp/report </tmp/typed &
         echo $! >/tmp/vmm
         wait $!
-        echo $? >/tmp/status
+        # Nobody sees the file before its word is in it.
+        echo $? >/tmp/ending
+        mv /tmp/ending /tmp/status
     ) >/dev/null 2>&1 &
     for try in $(seq 100); do
         if [ "$(figure vms)" = 1 ] && [ "$(vm_figure vcpus)" = 2 ]; then
@@ -65,14 +67,19 @@ start() {
     cat /tmp/report
 }
 
-# Waits for the guest to say $1, and prints the line.
+# Waits for the guest to say $1, and prints the line. The guest's terminal ends a line with CR and LF: while there is no CR,
+# the rest is still to come.
 hear() {
+    end=$(printf '\r')
+    over=
     for try in $(seq 600); do
-        if tr -d '\r' </tmp/console | grep "^guest $1" >/tmp/heard; then
-            cat /tmp/heard
+        # Asked first: what it said last is there then.
+        ! [ -e /tmp/status ] || over=yes
+        if grep "^guest $1.*$end$" /tmp/console >/tmp/heard; then
+            tr -d '\r' </tmp/heard
             return
         fi
-        [ ! -e /tmp/status ] || break
+        [ -z "$over" ] || break
         usleep 100000
     done
     tail -n 20 /tmp/console
@@ -100,12 +107,18 @@ disk() {
     [ "$(hear disk)" = "guest disk=$sum" ]
 }
 
-# Does something while the VMM stands still, and so its guest.
+# Does something while the VMM stands still, and so its guest: once each of its threads has stopped, none is in a call.
 still() {
-    kill -STOP $(cat /tmp/vmm)
+    vmm=$(cat /tmp/vmm)
+    kill -STOP $vmm
+    for try in $(seq 100); do
+        # The state is the first word after the name, which is in brackets.
+        sed 's/.*) //' /proc/$vmm/task/*/stat | grep -qv '^T' || break
+        usleep 100000
+    done
     "$@"
     status=$?
-    kill -CONT $(cat /tmp/vmm)
+    kill -CONT $vmm
     return $status
 }
 
