@@ -3,7 +3,8 @@
 
 use crate::Outcome;
 use std::io::{Error, Result, Write as _, stdout};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Seconds until a child that does not end is killed.
@@ -154,6 +155,35 @@ pub(crate) fn signal(thread: libc::pid_t) {
     let process = unsafe { libc::getpid() };
     // SAFETY: it has no pointers.
     unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGUSR1) };
+}
+
+/// Does something that only a signal ends, or that a signal must not end: another thread does its part, and then signals this
+/// one until it is over. A single signal could come before the system call that it is to interrupt, and would be lost.
+pub(crate) fn until_signalled<R, T: Send>(
+    part: impl FnOnce() -> T + Send,
+    work: impl FnOnce() -> R,
+) -> (R, T) {
+    take_signals();
+    let (thread, over) = (this_thread(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let signaller = scope.spawn(|| {
+            let done = part();
+            while !over.load(Ordering::SeqCst) {
+                signal(thread);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            done
+        });
+        let result = work();
+        over.store(true, Ordering::SeqCst);
+        let done = signaller.join().unwrap_or_else(|panic| resume_unwind(panic));
+        (result, done)
+    })
+}
+
+/// The same, where the first signal comes when this thread most likely waits.
+pub(crate) fn until_signalled_soon<R>(work: impl FnOnce() -> R) -> R {
+    until_signalled(|| std::thread::sleep(Duration::from_millis(100)), work).0
 }
 
 /// The bit of the signal that [`signal`] sends.

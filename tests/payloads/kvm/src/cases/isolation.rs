@@ -310,27 +310,18 @@ fn isolation_of_what_is_punched() -> Outcome {
 }
 
 fn isolation_of_a_vcpu_that_spins() -> Outcome {
-    use crate::process::{signal, take_signals, this_thread};
+    use crate::process::until_signalled;
     let list = [Do::Fill(DATA, P, SECRET), Do::Report(1), Do::Spin];
     let guest = Guest::new(PROTECTED, &[&list])?;
     guest.vcpu().reports("the guest", 1)?;
-    take_signals();
-    let thread = this_thread();
     // Everything again, while it runs.
-    std::thread::scope(|scope| {
-        let attacker = scope.spawn(|| -> Outcome {
-            std::thread::sleep(std::time::Duration::from_millis(100));
-            let outcome = unreachable(&guest.memory).and_then(|()| {
-                refused(
-                    "process_vm_readv",
-                    guest.memory.read_as_another(OFFSET),
-                    libc::EFAULT,
-                )
-            });
-            signal(thread);
-            outcome
-        });
-        refused("the run", guest.vcpu().run(), libc::EINTR)?;
-        attacker.join().map_err(|_| "the attacker panicked".to_owned())?
-    })
+    let attack = || -> Outcome {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        unreachable(&guest.memory)?;
+        let read = guest.memory.read_as_another(OFFSET);
+        refused("process_vm_readv", read, libc::EFAULT)
+    };
+    let (run, attacked) = until_signalled(attack, || guest.vcpu().run());
+    refused("the run", run, libc::EINTR)?;
+    attacked
 }

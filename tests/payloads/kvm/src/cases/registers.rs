@@ -6,9 +6,8 @@ use crate::device::{
     ARM_SET_COUNTER_OFFSET, CHECK_EXTENSION, Fd, GET_DEVICE_ATTR, HAS_DEVICE_ATTR, PROTECTED, SET_DEVICE_ATTR,
 };
 use crate::guest::{BASE, DATA, Do, Exit, Guest, KINDS, SYSTEM_RESET, Vcpu, list_of};
-use crate::process::{signal, take_signals, this_thread, with_signal_waiting};
+use crate::process::{until_signalled_soon, with_signal_waiting};
 use kvm_bindings::{KVM_CAP_COUNTER_OFFSET, kvm_device_attr};
-use std::time::Duration;
 
 cases![
     registers_are_as_the_guest_has_left_them,
@@ -36,13 +35,7 @@ const SEED: u64 = 0x1_0000;
 
 /// A run that nothing but a signal ends.
 fn only_a_signal(vcpu: &Vcpu) -> Outcome {
-    take_signals();
-    let thread = this_thread();
-    std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(100));
-        signal(thread);
-    });
-    refused("the run", vcpu.run(), libc::EINTR)
+    refused("the run", until_signalled_soon(|| vcpu.run()), libc::EINTR)
 }
 
 fn registers_are_as_the_guest_has_left_them() -> Outcome {
@@ -240,10 +233,11 @@ fn registers_begin_anew_after_a_reset() -> Outcome {
     for round in 0..5 {
         std::thread::scope(|scope| -> Outcome {
             // One that waits meanwhile.
-            scope.spawn(|| only_a_signal(&guest.vcpus[1]));
+            let other = scope.spawn(|| only_a_signal(&guest.vcpus[1]));
             vcpu.reports("its memory", word)?;
             vcpu.reports("the guest", 1)?;
-            same("the exit", vcpu.run(), Ok(Exit::Event(2)))
+            same("the exit", vcpu.run(), Ok(Exit::Event(2)))?;
+            other.join().map_err(|_| "the second panicked".to_owned())?
         })?;
         for vcpu in &guest.vcpus {
             same("the state", vcpu.state(), Ok(5))?;

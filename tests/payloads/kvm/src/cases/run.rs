@@ -10,7 +10,9 @@ use super::{cases, refused, same, succeed};
 use crate::Outcome;
 use crate::device::SET_SIGNAL_MASK;
 use crate::guest::{CPU_OFF, CPU_ON, Do, Exit, Guest, KINDS, SYSTEM_RESET, list_of};
-use crate::process::{SIGNAL, move_to, signal, take_signals, this_thread, with_signal_waiting};
+use crate::process::{
+    SIGNAL, move_to, this_thread, until_signalled, until_signalled_soon, with_signal_waiting,
+};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -103,19 +105,9 @@ fn run_can_be_ended_by_a_reset() -> Outcome {
     })
 }
 
-/// Signals this thread after a while.
-fn soon() {
-    take_signals();
-    let thread = this_thread();
-    std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(100));
-        signal(thread);
-    });
-}
-
 fn interrupted(guest: &Guest) -> Outcome {
-    soon();
-    refused("the run", guest.vcpu().run(), libc::EINTR)?;
+    let run = until_signalled_soon(|| guest.vcpu().run());
+    refused("the run", run, libc::EINTR)?;
     same("the exit", guest.vcpu().exit(), Exit::Signal)
 }
 
@@ -150,8 +142,6 @@ fn run_is_ended_by_a_signal() -> Outcome {
 
 fn run_lets_other_tasks_run() -> Outcome {
     each(&[&[Do::Spin]], |guest, _| {
-        take_signals();
-        let thread = this_thread();
         // More of them than there are CPUs, and each has to do something before the guest is stopped.
         let workers: Vec<_> = (0..8)
             .map(|_| {
@@ -165,16 +155,15 @@ fn run_lets_other_tasks_run() -> Outcome {
                 })
             })
             .collect();
-        let waiter = std::thread::spawn(move || {
-            let turns: Vec<u64> = workers
+        let turns = || {
+            let turns = workers
                 .into_iter()
-                .map(|worker| worker.join().unwrap_or_default())
-                .collect();
-            signal(thread);
-            turns.iter().all(|turns| *turns > 0)
-        });
-        refused("the run", guest.vcpu().run(), libc::EINTR)?;
-        same("the workers", waiter.join().ok(), Some(true))
+                .map(|worker| worker.join().unwrap_or_default());
+            turns.collect::<Vec<_>>()
+        };
+        let (run, turns) = until_signalled(turns, || guest.vcpu().run());
+        refused("the run", run, libc::EINTR)?;
+        same("whether all worked", turns.iter().all(|turns| *turns > 0), true)
     })
 }
 
@@ -256,9 +245,8 @@ fn run_has_signals_of_its_own() -> Outcome {
             refused("a run where it comes", vcpu.run(), libc::EINTR)?;
             succeed("the signals", vcpu.set_signals(Some(SIGNAL)))
         })?;
-        soon();
         // It comes while the guest waits, and is none of its run's.
-        vcpu.reports("with a signal that comes", 2)?;
+        until_signalled_soon(|| vcpu.reports("with a signal that comes", 2))?;
         succeed("the signals", vcpu.set_signals(None))?;
         vcpu.reports("the guest", 3)
     })
@@ -269,32 +257,36 @@ fn run_wakes_from_its_timer() -> Outcome {
     let ticks = 12_500_000;
     let list = [Do::Timer(ticks), Do::Report(1), Do::Wait, Do::TimerState];
     each(&[&list], |guest, _| {
-        guest.vcpu().reports("the guest", 1)?;
+        // The guest sets it after that.
         let before = Instant::now();
+        guest.vcpu().reports("the guest", 1)?;
         // Enabled and due. EL2 masks it until the guest has dealt with it.
         let state = guest.vcpu().reported()?;
         same("the timer", state & 5, 5)?;
         let waited = before.elapsed();
-        if waited < Duration::from_millis(100) || waited > Duration::from_secs(10) {
+        if waited < Duration::from_millis(190) || waited > Duration::from_secs(10) {
             return Err(format!("it woke after {waited:?}"));
         }
         guest.vcpu().turns_off()
     })
 }
 
+/// What CPU_ON answers of a CPU that is on, and of one that is about to be (Arm DEN0022, 5.2.2).
+const ALREADY_ON: u64 = -4_i64 as u64;
+const ON_PENDING: u64 = -5_i64 as u64;
+
 fn run_turns_vcpus_on_and_off() -> Outcome {
     let first = [
         Do::Call(CPU_ON, 1, crate::guest::BASE, list_of(1)),
         Do::Report(1),
-        // As soon as the other has reported.
-        Do::Call(CPU_ON, 1, crate::guest::BASE, list_of(1)),
-        Do::Report(2),
+        Do::Go(2),
     ];
     let second = [Do::Report(3), Do::Call(CPU_OFF, 0, 0, 0)];
-    each(&[&first, &second], |guest, _| {
+    // What the first goes on with; it is no list of the third's, which is never on.
+    let again = [Do::Call(CPU_ON, 1, crate::guest::BASE, list_of(1)), Do::Go(2)];
+    each(&[&first, &second, &again], |guest, _| {
         std::thread::scope(|scope| {
             let other = scope.spawn(|| -> Outcome {
-                take_signals();
                 guest.vcpus[1].reports("the second", 3)?;
                 // Off, and on again.
                 guest.vcpus[1].reports("the second again", 3)
@@ -303,11 +295,14 @@ fn run_turns_vcpus_on_and_off() -> Outcome {
             vcpu.reports("CPU_ON", 0)?;
             vcpu.reports("the first", 1)?;
             // Until it is off it is on already.
-            std::thread::sleep(Duration::from_millis(300));
-            vcpu.reports("CPU_ON again", 0)?;
-            vcpu.reports("the first", 2)?;
-            other.join().map_err(|_| "the second panicked".to_owned())??;
-            vcpu.turns_off()
+            let until = Instant::now() + Duration::from_secs(20);
+            loop {
+                match vcpu.reported()? {
+                    ALREADY_ON | ON_PENDING if Instant::now() < until => std::thread::yield_now(),
+                    answer => break same("CPU_ON again", answer, 0)?,
+                }
+            }
+            other.join().map_err(|_| "the second panicked".to_owned())?
         })
     })
 }

@@ -4,7 +4,7 @@ use super::super::{cases, refused, same};
 use super::each;
 use crate::Outcome;
 use crate::guest::{Do, Exit};
-use crate::process::{move_to, signal, signal_after_work, take_signals, this_thread, told_cpu};
+use crate::process::{move_to, signal_after_work, this_thread, told_cpu, until_signalled};
 use std::time::{Duration, Instant};
 
 cases![
@@ -15,22 +15,20 @@ cases![
 fn run_is_told_its_cpu_while_it_lasts() -> Outcome {
     let told = told_cpu().map_err(|error| error.to_string())?;
     each(&[&[Do::Spin]], |guest, _| {
-        take_signals();
         let thread = this_thread();
-        let mover = std::thread::spawn(move || {
-            let is_told = (0..6).map(|turn| turn % 2).all(|cpu| {
+        let is_told = || {
+            (0..6).map(|turn| turn % 2).all(|cpu| {
                 let until = Instant::now() + Duration::from_secs(5);
                 let is_moved = move_to(thread, cpu).is_ok();
                 while told.cpu() != cpu && Instant::now() < until {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 is_moved && told.cpu() == cpu
-            });
-            signal(thread);
-            is_told
-        });
-        refused("the run", guest.vcpu().run(), libc::EINTR)?;
-        same("what it is told", mover.join().ok(), Some(true))
+            })
+        };
+        let (run, is_told) = until_signalled(is_told, || guest.vcpu().run());
+        refused("the run", run, libc::EINTR)?;
+        same("whether it is told", is_told, true)
     })
 }
 
